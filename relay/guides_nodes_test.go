@@ -12,8 +12,8 @@ import (
 
 const nodesGuide = "../docs/nodes.md"
 
-// The relay.toml of the guide for several nodes is right as it stands, with nothing to be warned of; so is what a person
-// has in it before the move, but for keys that have no effect yet.
+// The relay.toml of the guide for several nodes is right as it stands, with nothing to be warned of. What a person has
+// in it before the move is right, too, but for keys that have no effect yet.
 func TestNodesGuideIsRight(t *testing.T) {
 	text, err := os.ReadFile(nodesGuide)
 	if err != nil {

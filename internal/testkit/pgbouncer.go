@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -35,11 +36,13 @@ func PgBouncer(t testing.TB, pg *PG) *Bouncer {
 	t.Helper()
 	b := &Bouncer{t: t, port: FreePort(t)}
 	bouncerPath(t)
-	b.dir = newPGDirectory(t) // it refuses to run as root, too
+	b.dir = newPGDirectory(t, "") // it refuses to run as root, too
 	t.Cleanup(b.cleanup)
 	users := filepath.Join(b.dir.path, "users")
 	conf := fmt.Sprintf(bouncerConf, pgHost, pg.server.port, b.port, users)
-	if err := errors.Join(b.write(b.conf(), conf), b.write(users, `"`+PGUser+`" "`+PGPassword+"\"\n")); err != nil {
+	known := `"` + PGUser + `" "` + PGPassword + "\"\n"
+	err := errors.Join(b.dir.write(b.conf(), strings.NewReader(conf)), b.dir.write(users, strings.NewReader(known)))
+	if err != nil {
 		t.Fatal(err)
 	}
 	b.Start()
@@ -53,10 +56,6 @@ func bouncerPath(t testing.TB) string {
 }
 
 func (b *Bouncer) conf() string { return filepath.Join(b.dir.path, "pgbouncer.ini") }
-
-func (b *Bouncer) write(path, text string) error {
-	return errors.Join(os.WriteFile(path, []byte(text), 0o600), b.dir.give(path))
-}
 
 // URL returns the address of a database of its server through it.
 func (b *Bouncer) URL(database string) string {

@@ -27,13 +27,13 @@ type pgServer struct {
 	process *Process
 }
 
-func newPGServer(t testing.TB) *pgServer {
+func newPGServer(t testing.TB, parent string) *pgServer {
 	t.Helper()
-	return &pgServer{t: t, dir: newPGDirectory(t), port: FreePort(t)}
+	return &pgServer{t: t, dir: newPGDirectory(t, parent), port: FreePort(t)}
 }
 
-// conf keeps fsync as users have it: the relay looks at it. WAL is kept for standbys that come later; nothing is left in
-// /dev/shm by a server that is killed.
+// conf keeps fsync as users have it: the relay looks at it. WAL is kept for standbys that come later. A server that is
+// killed leaves nothing in /dev/shm.
 func (s *pgServer) conf() string {
 	return fmt.Sprintf(`
 listen_addresses = '%s'
@@ -127,16 +127,19 @@ func childrenOf(pid int) []int {
 	return children
 }
 
-// waitGone waits for a process that is not ours: nobody may have asked for its exit status yet.
+// waitGone waits for a process that is not ours.
 func waitGone(pid int) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for {
-		if fields := statOf(fmt.Sprintf("/proc/%d/stat", pid)); len(fields) == 0 || fields[0] == "Z" || fields[0] == "X" {
-			return
-		}
+	for !gone(pid) {
 		<-tick.C
 	}
+}
+
+// gone says that a process has ended, whether or not anybody has asked for its exit status.
+func gone(pid int) bool {
+	fields := statOf(fmt.Sprintf("/proc/%d/stat", pid))
+	return len(fields) == 0 || fields[0] == "Z" || fields[0] == "X"
 }
 
 // statOf returns the fields of proc_pid_stat(5) from the state on, which is followed by the parent; none if there is no

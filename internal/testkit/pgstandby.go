@@ -11,11 +11,12 @@ import (
 func (p *PG) Standby(t testing.TB, synchronous bool) *PG {
 	t.Helper()
 	p.own("Standby")
-	s := newPGServer(t)
+	s := newPGServer(t, "")
 	t.Cleanup(s.cleanup)
 	name := fmt.Sprint("standby_", s.port)
-	err := s.dir.run("", pgTool(t, "pg_basebackup"), "--pgdata="+s.dir.data(), "--checkpoint=fast", "--wal-method=stream",
-		"--write-recovery-conf", "--no-sync", "--dbname="+p.AdminURL("postgres")+"&application_name="+name)
+	err := s.dir.run("", pgTool(t, "pg_basebackup"), "--pgdata="+s.dir.data(), "--checkpoint=fast",
+		"--wal-method=stream", "--write-recovery-conf", "--no-sync",
+		"--dbname="+p.AdminURL("postgres")+"&application_name="+name)
 	if err == nil {
 		err = s.dir.configure(s.conf())
 	}
@@ -26,13 +27,15 @@ func (p *PG) Standby(t testing.TB, synchronous bool) *PG {
 		t.Fatal(err)
 	}
 	s.launch()
-	streams := "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND application_name = '" + name + "'"
+	streams := "SELECT count(*) FROM pg_stat_replication " +
+		"WHERE state = 'streaming' AND application_name = '" + name + "'"
 	if synchronous {
 		p.standbys = append(p.standbys, name)
-		p.Configure("synchronous_standby_names", fmt.Sprintf("%d (%s)", len(p.standbys), strings.Join(p.standbys, ", ")))
+		all := fmt.Sprintf("%d (%s)", len(p.standbys), strings.Join(p.standbys, ", "))
+		p.Configure("synchronous_standby_names", all)
 		streams += " AND sync_state = 'sync'"
 	}
-	p.eventually("streams to its standby", func() bool { return p.Exec(streams)[0][0] == "1" })
+	eventually(t, "PostgreSQL never streams to its standby", func() bool { return p.Exec(streams)[0][0] == "1" })
 	return &PG{t: t, server: s}
 }
 
@@ -41,7 +44,7 @@ func (p *PG) CatchUp(primary *PG) {
 	p.t.Helper()
 	p.own("CatchUp")
 	at := primary.Exec("SELECT pg_current_wal_flush_lsn()")[0][0]
-	p.eventually("replays "+at, func() bool {
+	eventually(p.t, "PostgreSQL never replays "+at, func() bool {
 		return p.Exec("SELECT pg_last_wal_replay_lsn() >= '" + at + "'")[0][0] == "t"
 	})
 }

@@ -1,16 +1,18 @@
 package testkit
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -38,14 +40,14 @@ type PG struct {
 // PostgreSQL starts a server.
 func PostgreSQL(t testing.TB) *PG {
 	t.Helper()
-	p := newPG(t)
+	p := newPG(t, "")
 	t.Cleanup(p.server.cleanup)
 	return p
 }
 
-func newPG(t testing.TB) *PG {
+func newPG(t testing.TB, parent string) *PG {
 	t.Helper()
-	s := newPGServer(t)
+	s := newPGServer(t, parent)
 	if err := s.dir.fill(t, s.conf()); err != nil {
 		s.end()
 		t.Fatal(err)
@@ -176,18 +178,23 @@ func (p *PG) Configure(name, value string) {
 	loaded := "SELECT pg_conf_load_time()"
 	before := p.Exec(loaded)[0][0]
 	p.Exec("SELECT pg_reload_conf()")
-	p.eventually("reloads its configuration", func() bool { return p.Exec(loaded)[0][0] != before })
+	eventually(p.t, "PostgreSQL never reloads its configuration", func() bool { return p.Exec(loaded)[0][0] != before })
 }
 
-func (p *PG) eventually(what string, is func() bool) {
+// ServeTLS makes it offer TLS with a certificate; URL asks for none, so that a test replaces sslmode=disable.
+func (p *PG) ServeTLS(cert Cert) {
 	p.t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(startTime); !is(); <-tick.C {
-		if time.Now().After(end) {
-			p.t.Fatalf("PostgreSQL never %s:\n%s", what, p.server.tail())
+	p.own("ServeTLS")
+	for name, from := range map[string]string{"server.crt": cert.CertFile, "server.key": cert.KeyFile} {
+		b, err := os.ReadFile(from)
+		if err == nil {
+			err = p.server.dir.write(filepath.Join(p.server.dir.data(), name), bytes.NewReader(b))
+		}
+		if err != nil {
+			p.t.Fatal(err)
 		}
 	}
+	p.Configure("ssl", "on")
 }
 
 // Start starts a server that was stopped or killed, and waits until it takes connections: it has recovered then.
@@ -265,7 +272,7 @@ func (s *sharedPG) get(t testing.TB) *PG {
 		t.Fatal("SharedPostgreSQL needs: func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }")
 	}
 	if s.pg == nil {
-		s.pg = newPG(t)
+		s.pg = newPG(t, inMemory())
 	}
 	p := *s.pg
 	p.t, p.ofAll = t, true

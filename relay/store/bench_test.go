@@ -69,7 +69,7 @@ type spent struct {
 func load(b testing.TB, s *Store, writers, size, messages int) spent {
 	b.Helper()
 	content := mail.BytesContent(make([]byte, size))
-	commits, checkpoints, cpu := s.Commits(), ofFile(s).checkpointed.Load(), processorTime()
+	commits, checkpoints, cpu := s.Commits(), ofFile(b, s).checkpointed.Load(), processorTime()
 	var left atomic.Int64
 	left.Store(int64(messages))
 	var group sync.WaitGroup
@@ -90,7 +90,7 @@ func load(b testing.TB, s *Store, writers, size, messages int) spent {
 		})
 	}
 	group.Wait()
-	return spent{processorTime() - cpu, s.Commits() - commits, ofFile(s).checkpointed.Load() - checkpoints}
+	return spent{processorTime() - cpu, s.Commits() - commits, ofFile(b, s).checkpointed.Load() - checkpoints}
 }
 
 // syncs is how often the disk was asked to sync: once for a commit, twice for a checkpoint.

@@ -121,7 +121,7 @@ func TestKill(t *testing.T) {
 
 func checkAfterKill(t *testing.T, dir string, added, asked, finished map[string]bool) {
 	t.Helper()
-	s, err := Open(t.Context(), Options{Dir: dir, Daemon: true})
+	s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,14 +232,14 @@ func TestManyFirstOpens(t *testing.T) {
 
 func TestSecondDaemon(t *testing.T) {
 	s := open(t, Options{Daemon: true})
-	if _, err := Open(t.Context(), Options{Dir: s.opts.Dir, Daemon: true}); !errors.Is(err, ErrLocked) {
+	if _, err := Open(t.Context(), at(t, Options{Dir: s.opts.Dir, Daemon: true})); !errors.Is(err, ErrLocked) {
 		t.Errorf("in the same process: %v", err)
 	}
 	if out, err := child(t, "open", s.opts.Dir, 0).CombinedOutput(); err == nil ||
 		!strings.Contains(string(out), "another postern daemon") {
 		t.Errorf("in another process: %v: %s", err, out)
 	}
-	beside, err := Open(t.Context(), Options{Dir: s.opts.Dir})
+	beside, err := Open(t.Context(), at(t, Options{Dir: s.opts.Dir}))
 	if err != nil {
 		t.Fatalf("the command line: %v", err)
 	}

@@ -186,7 +186,7 @@ func TestHistoryMakesRoomOnTheDisk(t *testing.T) {
 	if n, err := s.TrimEvents(t.Context(), 1<<40); err != nil || n != 0 {
 		t.Fatalf("%d events removed from a disk with room, %v", n, err)
 	}
-	ofFile(s).space.floor = 1 << 60
+	ofFile(t, s).space.floor = 1 << 60
 	if _, err := s.TrimEvents(t.Context(), 1<<40); err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +205,7 @@ func TestHistoryMakesRoomOnTheDisk(t *testing.T) {
 func TestHistoryIsCountedByTheMigration(t *testing.T) {
 	dir, all := t.TempDir(), migrations
 	migrations = all[:slices.Index(all, migration{both: schemaHistory})]
-	s, err := Open(t.Context(), Options{Dir: dir})
+	s, err := Open(t.Context(), at(t, Options{Dir: dir}))
 	migrations = all
 	if err != nil {
 		t.Fatal(err)
@@ -227,7 +227,7 @@ func TestHistoryIsCountedByTheMigration(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = s.Close()
-	if s, err = Open(t.Context(), Options{Dir: dir}); err != nil {
+	if s, err = Open(t.Context(), at(t, Options{Dir: dir})); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()

@@ -19,7 +19,7 @@ import (
 func filled(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	s, err := Open(t.Context(), Options{Dir: dir, Daemon: true})
+	s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func TestOpenRefuses(t *testing.T) {
 			dir := filled(t)
 			path := filepath.Join(dir, FileName)
 			test.spoil(t, dir, path)
-			s, err := Open(t.Context(), Options{Dir: dir, Daemon: true})
+			s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
 			if err == nil {
 				s.Close()
 				t.Fatal("it was opened")
@@ -154,10 +154,10 @@ func TestOpenRefuses(t *testing.T) {
 
 func TestOpenDirectories(t *testing.T) {
 	root := t.TempDir()
-	if _, err := Open(t.Context(), Options{}); err == nil || !strings.Contains(err.Error(), "data_dir is empty") {
+	if _, err := Open(t.Context(), at(t, Options{})); err == nil || !strings.Contains(err.Error(), "data_dir is empty") {
 		t.Errorf("no directory: %v", err)
 	}
-	if _, err := Open(t.Context(), Options{Dir: filepath.Join(root, "a", "b")}); err == nil ||
+	if _, err := Open(t.Context(), at(t, Options{Dir: filepath.Join(root, "a", "b")})); err == nil ||
 		!strings.Contains(err.Error(), "parent") {
 		t.Errorf("no parent: %v", err)
 	}
@@ -165,7 +165,7 @@ func TestOpenDirectories(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(t.Context(), Options{Dir: file}); err == nil ||
+	if _, err := Open(t.Context(), at(t, Options{Dir: file})); err == nil ||
 		!strings.Contains(err.Error(), "not a directory") {
 		t.Errorf("a file: %v", err)
 	}
@@ -260,23 +260,23 @@ func TestFailedMigration(t *testing.T) {
 	good := migrations
 	t.Cleanup(func() { migrations = good })
 	migrations = append(good[:len(good):len(good)], migration{both: "CREATE TABLE extra (x); CREATE TABLE user (y)"})
-	if _, err := Open(t.Context(), Options{Dir: dir}); err == nil ||
+	if _, err := Open(t.Context(), at(t, Options{Dir: dir})); err == nil ||
 		!strings.Contains(err.Error(), fmt.Sprint("version ", len(migrations))) {
 		t.Fatalf("a migration that fails: %v", err)
 	}
 	migrations = append(good[:len(good):len(good)], migration{both: "CREATE TABLE extra (x)"})
 	for range 2 {
-		s, err := Open(t.Context(), Options{Dir: dir})
+		s, err := Open(t.Context(), at(t, Options{Dir: dir}))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := ofFile(s).conn.Int("SELECT count(*) FROM extra"); err != nil {
+		if _, _, err := ofFile(t, s).conn.Int("SELECT count(*) FROM extra"); err != nil {
 			t.Error(err)
 		}
 		s.Close()
 	}
 	migrations = good
-	if _, err := Open(t.Context(), Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "newer postern") {
+	if _, err := Open(t.Context(), at(t, Options{Dir: dir})); err == nil || !strings.Contains(err.Error(), "newer postern") {
 		t.Errorf("the older version: %v", err)
 	}
 }

@@ -169,7 +169,7 @@ func TestForgetThatIsCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, goAway := context.WithCancel(t.Context())
-	if err := ofFile(s).conn.OnSync(func() error { goAway(); return nil }); err != nil {
+	if err := ofFile(t, s).conn.OnSync(func() error { goAway(); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	f, err := s.Forget(ctx, "ada@example.com", "from the command line")

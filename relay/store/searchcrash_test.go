@@ -84,7 +84,7 @@ func TestKillWhileIndexing(t *testing.T) {
 			t.Errorf("round %d: no mail was taken while %d pieces of work were done", round, pieces)
 		}
 		checkAfterKill(t, dir, added, nil, nil)
-		s, err := Open(t.Context(), Options{Dir: dir, Daemon: true})
+		s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,7 +19,7 @@ func TestUpgrade(t *testing.T) {
 	t.Cleanup(func() { migrations = whole })
 	before := slices.Index(migrations, migration{both: schemaLockout}) + 1
 	migrations = migrations[:before:before]
-	s, err := Open(t.Context(), Options{Dir: dir, Daemon: true})
+	s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestUpgrade(t *testing.T) {
 	find("indexed")
 	open(t, Options{Dir: dir}) // a second process
 	migrations = migrations[:before:before]
-	if _, err := Open(t.Context(), Options{Dir: dir}); err == nil {
+	if _, err := Open(t.Context(), at(t, Options{Dir: dir})); err == nil {
 		t.Error("the version before opens it")
 	}
 }

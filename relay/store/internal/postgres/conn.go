@@ -16,11 +16,9 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgproto3"
 
 	"postern/relay/store/internal/db"
 )
@@ -44,8 +42,8 @@ type Config struct {
 	Dial pgconn.DialFunc // nil: of the system, with keep-alives
 }
 
-// grace is how much longer than its statement may take we wait for an answer.
-const grace = 5 * time.Second
+// patience is how much longer than a statement may take we wait for its answer.
+const patience = 5 * time.Second
 
 // oldest is the oldest version of PostgreSQL that has what we use.
 const oldest = 140000
@@ -63,39 +61,10 @@ type Server struct {
 // Conn is a connection to a database.
 type Conn struct {
 	pg     *pgconn.PgConn // made the connection; only asked to cancel and to close since
-	net    net.Conn
-	front  *pgproto3.Frontend
 	server Server
 	limits limits
-	local  *stmt // makes our settings within a transaction; nil: they were made for the session
-
-	stmts   map[string]*stmt // by query
-	names   int              // of prepared statements
-	queue   []call           // sent or about to be, in order
-	scratch scratch
-	status  byte // as ReadyForQuery said: idle, inside or failed
-	owed    int  // ReadyForQuery that nobody waited for
-	cursors int  // loops of Rows outside of transactions that have not read all
-	aborts  int  // counts errors, after which no cursor is left
-	xid     XID  // of the transaction that Begin started
-	alone   bool // a commit did not wait for its standby
-
-	changes, total int64
-	lost           *Error
-
-	mu         sync.Mutex
-	depth      int           // guarded by mu; calls that run, one within the loop of another
-	protected  bool          // guarded by mu; a commit is not interrupted
-	stopped    bool          // guarded by mu; by Interrupt
-	cancelling chan struct{} // guarded by mu; closed when the server has taken the request
+	run    session
 }
-
-// Transactions as ReadyForQuery tells them.
-const (
-	idle   = 'I'
-	inside = 'T'
-	failed = 'E'
-)
 
 // limits are what the server holds us to.
 type limits struct{ statement, lock, idle time.Duration }
@@ -162,29 +131,33 @@ func Open(ctx context.Context, cfg Config) (*Conn, error) {
 		return nil, connectError(ctx, err)
 	}
 	c := &Conn{
-		pg: pg, net: pg.Conn(), front: pg.Frontend(), stmts: map[string]*stmt{}, status: idle,
+		pg: pg,
 		limits: limits{orDefault(cfg.StatementTimeout, 30*time.Second), orDefault(cfg.LockTimeout, 10*time.Second),
 			orDefault(cfg.IdleTimeout, 15*time.Second)},
 	}
-	if err := c.prepare(ctx); err != nil {
+	if err := c.server.look(ctx, pg); err != nil {
+		_ = pg.Close(ctx)
+		return nil, err
+	}
+	c.run = newSession(pg, c.server.Pooled)
+	if err := c.applyLimits(ctx); err != nil {
 		c.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-// prepare looks at the server and makes our settings.
-func (c *Conn) prepare(ctx context.Context) error {
-	said, err := c.ask(ctx, `SELECT pg_backend_pid(), current_setting('server_version_num'),
+// look asks a server what it is, and refuses one that will not do.
+func (s *Server) look(ctx context.Context, pg *pgconn.PgConn) error {
+	said, err := ask(ctx, pg, `SELECT pg_backend_pid(), current_setting('server_version_num'),
 		pg_is_in_recovery() OR current_setting('transaction_read_only')::bool, current_setting('synchronous_commit'),
 		current_setting('synchronous_standby_names'), current_setting('fsync'),
 		current_setting('standard_conforming_strings')`)
 	if err != nil {
 		return err
 	}
-	s := &c.server
 	s.Version, _ = strconv.Atoi(said[1])
-	s.Pooled = said[0] != strconv.FormatUint(uint64(c.pg.PID()), 10)
+	s.Pooled = said[0] != strconv.FormatUint(uint64(pg.PID()), 10)
 	s.Standby, s.Commit, s.Standbys, s.Fsync = said[2] == "t", said[3], said[4], said[5] == "on"
 	if s.Version < oldest {
 		return &Error{Msg: fmt.Sprintf("the database server is too old (%d): PostgreSQL 14 or newer is needed",
@@ -194,23 +167,21 @@ func (c *Conn) prepare(ctx context.Context) error {
 		return &Error{Msg: "the pooler does not pass on standard_conforming_strings: set track_extra_parameters or " +
 			"turn it on in postgresql.conf", kind: db.Refused}
 	}
-	return c.applyLimits(ctx)
+	return nil
 }
 
 // settings are the expressions that make ours. What waits for a standby more than "on" does is left as it is; also
 // remote_write, which trusts that the machine of the standby does not fail together with the primary.
-func (c *Conn) settings(local bool) string {
-	list := []string{
-		setting("statement_timeout", ms(c.limits.statement), local),
-		setting("lock_timeout", ms(c.limits.lock), local),
-		setting("idle_in_transaction_session_timeout", ms(c.limits.idle), local),
+func (l limits) settings(durable string, local bool) string {
+	if durable == "off" || durable == "local" {
+		durable = "on"
 	}
-	if durable := c.server.Commit; durable == "off" || durable == "local" {
-		list = append(list, setting("synchronous_commit", "on", local))
-	} else {
-		list = append(list, setting("synchronous_commit", durable, local))
-	}
-	return strings.Join(list, ", ")
+	return "SELECT " + strings.Join([]string{
+		setting("statement_timeout", ms(l.statement), local),
+		setting("lock_timeout", ms(l.lock), local),
+		setting("idle_in_transaction_session_timeout", ms(l.idle), local),
+		setting("synchronous_commit", durable, local),
+	}, ", ")
 }
 
 func setting(name, value string, local bool) string {
@@ -220,10 +191,12 @@ func setting(name, value string, local bool) string {
 func ms(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
 func (c *Conn) applyLimits(ctx context.Context) error {
+	settings := c.limits.settings(c.server.Commit, c.server.Pooled)
+	c.run.link.limit = c.limits.statement
 	if c.server.Pooled {
-		c.local = &stmt{text: "SELECT " + c.settings(true)}
+		c.run.local = &stmt{text: settings}
 	}
-	said, err := c.ask(ctx, "SELECT "+c.settings(c.server.Pooled))
+	said, err := ask(ctx, c.pg, settings)
 	if err != nil {
 		return err
 	}
@@ -235,10 +208,10 @@ func (c *Conn) applyLimits(ctx context.Context) error {
 }
 
 // ask runs a query of one row of texts while the connection is set up.
-func (c *Conn) ask(ctx context.Context, query string) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.limits.statement+grace)
+func ask(ctx context.Context, pg *pgconn.PgConn, query string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*patience)
 	defer cancel()
-	r := c.pg.ExecParams(ctx, query, nil, nil, nil, nil).Read()
+	r := pg.ExecParams(ctx, query, nil, nil, nil, nil).Read()
 	if r.Err == nil && len(r.Rows) != 1 {
 		r.Err = errors.New("it did not answer with one row")
 	}
@@ -257,106 +230,40 @@ func (c *Conn) Server() Server { return c.server }
 
 // SetStatementTimeout changes how long a statement may take; 0: as long as it needs, for migrations.
 func (c *Conn) SetStatementTimeout(ctx context.Context, d time.Duration) error {
-	if err := c.settled(); err != nil {
+	if err := c.run.settle(); err != nil {
 		return err
 	}
 	c.limits.statement = d
 	return c.applyLimits(ctx)
 }
 
-// settled makes sure that the connection is pgconn's to use for a moment: nothing runs and no answer is owed.
-func (c *Conn) settled() error {
-	if c.status != idle || c.cursors > 0 {
-		return errors.New("postgres: a transaction is open")
-	}
-	if c.lost != nil {
-		return c.lost
-	}
-	for c.owed > 0 {
-		if err := c.sync(); err != nil {
-			return err
-		}
-	}
-	return c.net.SetDeadline(time.Time{})
-}
-
 // Lost reports that the connection cannot be used any more.
-func (c *Conn) Lost() bool { return c.lost != nil }
+func (c *Conn) Lost() bool { return c.run.link.lost != nil }
 
 // InTransaction reports whether a transaction is open.
-func (c *Conn) InTransaction() bool { return c.lost == nil && c.status != idle }
+func (c *Conn) InTransaction() bool { return c.run.link.inTransaction() }
 
 // Changes is the number of rows that the last INSERT, UPDATE or DELETE touched.
-func (c *Conn) Changes() int64 { return c.changes }
+func (c *Conn) Changes() int64 { return c.run.link.changes }
 
 // TotalChanges is the number of rows that were inserted, updated or deleted since the connection was opened, whether
 // committed or not.
-func (c *Conn) TotalChanges() int64 { return c.total }
+func (c *Conn) TotalChanges() int64 { return c.run.link.total }
 
 // Close closes the connection. It may be called twice.
 func (c *Conn) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if c.lost == nil {
-		c.lost = &Error{Msg: "the connection to the database is closed", kind: db.Gone}
+	l := c.run.link
+	if l.lost != nil {
+		_ = c.pg.Close(ctx)
+		return nil
 	}
-	_ = c.net.SetDeadline(time.Now().Add(grace))
+	l.lost = &Error{Msg: "the connection to the database is closed", kind: db.Gone}
+	_ = l.net.SetDeadline(time.Now().Add(patience))
 	return c.pg.Close(ctx)
-}
-
-// enter begins a call, which Interrupt may end.
-func (c *Conn) enter() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.depth++
-}
-
-// leave ends a call. It waits until a request to cancel has arrived, which would hit the next statement otherwise.
-func (c *Conn) leave() {
-	c.mu.Lock()
-	c.depth--
-	pending := c.cancelling
-	if c.depth > 0 {
-		pending = nil
-	}
-	c.mu.Unlock()
-	if pending == nil {
-		return
-	}
-	<-pending
-	c.mu.Lock()
-	c.cancelling, c.stopped = nil, false
-	c.mu.Unlock()
-}
-
-// protect keeps a commit from being interrupted: it would be done, but not wait for the standby.
-func (c *Conn) protect(on bool) {
-	c.mu.Lock()
-	c.protected = on
-	c.mu.Unlock()
-}
-
-func (c *Conn) isStopped() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.stopped
 }
 
 // Interrupt ends what the connection runs with the kind Interrupted, unless that is a commit. It may be called from any
 // goroutine while the connection is not being closed, and returns when the server has been told.
-func (c *Conn) Interrupt() {
-	c.mu.Lock()
-	if c.depth == 0 || c.protected || c.cancelling != nil {
-		c.mu.Unlock()
-		return
-	}
-	done := make(chan struct{})
-	c.stopped, c.cancelling = true, done
-	c.mu.Unlock()
-	defer close(done)
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
-	defer cancel()
-	if err := c.pg.CancelRequest(ctx); err != nil { // then the connection has to go
-		_ = c.net.SetDeadline(time.Now())
-	}
-}
+func (c *Conn) Interrupt() { c.run.guard.interrupt(c.pg, c.run.link) }

@@ -36,10 +36,6 @@ func (r Result) Rows() iter.Seq[db.Row] {
 // Len is the number of rows.
 func (r Result) Len() int { return r.rows.n }
 
-// pipelineOctets is how much is sent before anything is read. It fits into the buffers of the network, so that the
-// server can always answer.
-const pipelineOctets = 32 << 10
-
 // Pipeline runs statements in one round trip. Outside of a transaction they are one that is committed: all of them take
 // place or none. An error of the kind Gone then has the transaction's number, if it got so far: another connection's
 // Outcome tells what became of it; with no number, look for its rows. Within a transaction, that stays open, and has
@@ -50,37 +46,40 @@ func (c *Conn) Pipeline(ctx context.Context, calls []Call) ([]Result, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	c.enter()
-	defer c.leave()
-	if c.lost != nil {
-		return nil, c.lose(nil)
+	s := &c.run
+	s.guard.enter()
+	defer s.guard.leave()
+	if s.link.lost != nil {
+		return nil, s.link.lose(nil)
 	}
-	c.protect(true)
-	defer c.protect(false)
+	s.guard.protect(true)
+	defer s.guard.protect(false)
 	results := make([]Result, len(calls))
+	lone := s.link.bare()
 	var xid result
-	err := c.again(func() error {
-		lone := c.status == idle && c.cursors == 0
+	err := s.again(func() error {
 		xid.empty()
-		c.prefix()
+		s.prefix()
 		if lone {
-			c.send(c.own(transactionID), nil, "", 0, &xid)
-			c.front.Send(&pgproto3.Flush{}) // it should arrive before the end of all
+			s.link.send(s.stmts.own(transactionID), nil, "", 0, &xid)
+			s.link.front.Send(&pgproto3.Flush{}) // it should arrive before the end of all
 		}
 		octets := 0
-		portal := c.portal()
+		portal := s.portal()
 		for i, call := range calls {
 			results[i] = Result{rows: new(result)}
-			octets += c.enqueue(call.Query, call.Args, portal, 0, results[i].rows)
+			octets += s.enqueue(call.Query, call.Args, portal, 0, results[i].rows)
 			if portal != "" {
-				c.front.SendClose(&pgproto3.Close{ObjectType: 'P', Name: portal})
+				s.link.front.SendClose(&pgproto3.Close{ObjectType: 'P', Name: portal})
 			}
 		}
-		return c.exchange(octets)
+		return s.link.exchange(octets)
 	})
 	switch {
-	case c.lost != nil:
-		return nil, c.inDoubt(err, xid.xid())
+	case s.link.lost != nil && !lone:
+		return nil, s.link.inDoubt(err, s.xid)
+	case s.link.lost != nil:
+		return nil, s.link.inDoubt(err, xid.xid())
 	case err != nil:
 		return nil, err
 	}
@@ -88,20 +87,4 @@ func (c *Conn) Pipeline(ctx context.Context, calls []Call) ([]Result, error) {
 		results[i].Changes = results[i].rows.changes
 	}
 	return results, nil
-}
-
-// exchange is answers for as much as there may be.
-func (c *Conn) exchange(octets int) error {
-	if octets < pipelineOctets {
-		return c.answers(true)
-	}
-	c.front.SendSync(&pgproto3.Sync{})
-	c.arm()
-	sent := make(chan error, 1)
-	go func() { sent <- c.front.Flush() }()
-	err := c.read(true)
-	if failed := <-sent; failed != nil && c.lost == nil {
-		return c.lose(failed)
-	}
-	return err
 }

@@ -1,18 +1,19 @@
 package postgres
 
 import (
-	"bytes"
+	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 )
 
 const bin = "/usr/lib/postgresql/15/bin"
@@ -42,16 +43,22 @@ type testServer struct {
 func server(t testing.TB) *testServer {
 	t.Helper()
 	startServer.Do(func() {
-		dir, err := os.MkdirTemp("", "postern-pg-")
-		if err != nil {
-			t.Fatal(err)
-		}
-		theServer = newServer(t, dir)
+		theServer = newServer(t, tempDir(t))
 	})
 	if theServer == nil {
 		t.Skip("there is no PostgreSQL")
 	}
 	return theServer
+}
+
+// tempDir is a directory that others may enter, and of a short name, for the socket in it.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "postern-pg-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // newServer makes a cluster and starts it.
@@ -61,7 +68,7 @@ func newServer(t testing.TB, dir string, conf ...string) *testServer {
 		t.Skipf("PostgreSQL is not installed: apt-get install postgresql: %v", err)
 	}
 	s := &testServer{dir: dir, conf: conf, as: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}}
-	if os.Geteuid() == 0 {
+	if os.Geteuid() == 0 { // the server refuses to be root
 		u, err := user.Lookup("nobody")
 		if err != nil {
 			t.Fatal(err)
@@ -69,13 +76,23 @@ func newServer(t testing.TB, dir string, conf ...string) *testServer {
 		uid, _ := strconv.Atoi(u.Uid)
 		gid, _ := strconv.Atoi(u.Gid)
 		s.as.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-		if err := os.Chown(dir, uid, gid); err != nil {
-			t.Fatal(err)
-		}
 	}
-	s.command(t, "initdb", "-D", filepath.Join(dir, "data"), "-U", "postgres", "-A", "trust", "-N", "--no-locale", "-E", "UTF8")
+	s.own(t, dir)
+	s.command(t, "initdb", "-D", filepath.Join(dir, "data"), "-U", "postgres", "-A", "trust", "-N", "--no-locale",
+		"-E", "UTF8")
 	s.start(t)
 	return s
+}
+
+// own gives a directory to the user of the server.
+func (s *testServer) own(t testing.TB, dir string) {
+	t.Helper()
+	if s.as.Credential == nil {
+		return
+	}
+	if err := os.Chown(dir, int(s.as.Credential.Uid), int(s.as.Credential.Gid)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (s *testServer) command(t testing.TB, name string, args ...string) {
@@ -103,20 +120,23 @@ func (s *testServer) start(t testing.TB) {
 		"logging_collector=off"}, s.conf...) {
 		args = append(args, "-c", c)
 	}
-	var log bytes.Buffer
 	s.cmd = exec.Command(filepath.Join(bin, "postgres"), args...)
-	s.cmd.Dir, s.cmd.SysProcAttr, s.cmd.Stderr = s.dir, s.as, &log
-	s.cmd.Stdout = &log
+	s.cmd.Dir, s.cmd.SysProcAttr = s.dir, s.as
+	said, err := s.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for range 300 {
-		c, err := Open(t.Context(), Config{URL: s.url()})
-		if err == nil {
-			c.Close()
+	lines := bufio.NewScanner(said)
+	var log strings.Builder
+	for lines.Scan() {
+		fmt.Fprintln(&log, lines.Text())
+		if strings.Contains(lines.Text(), "ready to accept") {
+			go io.Copy(io.Discard, said)
 			return
 		}
-		time.Sleep(50 * time.Millisecond) // nothing tells when it answers
 	}
 	s.stop()
 	t.Fatalf("PostgreSQL did not start:\n%s", log.String())

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"unsafe"
-
-	"github.com/jackc/pgx/v5/pgproto3"
 )
 
 // Types of values: https://www.postgresql.org/docs/15/catalog-pg-type.html, pg_type.dat of its sources.
@@ -18,14 +16,12 @@ const (
 	oidInt8    = 20
 	oidInt2    = 21
 	oidInt4    = 23
-	oidText    = 25
 	oidOid     = 26
 	oidFloat4  = 700
 	oidFloat8  = 701
 	oidBytes   = 1001 // bytea[]
 	oidInts    = 1016 // bigint[]
 	oidFloats  = 1022 // double precision[]
-	oidVarchar = 1043
 	oidNumeric = 1700
 	oidXID8    = 5069
 )
@@ -41,35 +37,55 @@ type stmt struct {
 	other   *stmt    // the same query with arguments of other types
 }
 
-// statement returns the statement of a query for arguments of these types.
-func (c *Conn) statement(query string, params []uint32) *stmt {
-	first := c.stmts[query]
+// statements are those that a connection ran.
+type statements struct {
+	pooled bool             // each is prepared for each use
+	all    map[string]*stmt // by query
+	names  int              // of prepared statements
+}
+
+// of returns the statement of a query for arguments of these types.
+func (p *statements) of(query string, params []uint32) *stmt {
+	first := p.all[query]
 	for s := first; s != nil; s = s.other {
 		if slices.Equal(s.params, params) {
 			return s
 		}
 	}
-	s := &stmt{params: slices.Clone(params), other: first}
+	s := &stmt{params: slices.Clone(params), other: first, name: p.name()}
 	if first != nil {
 		s.text = first.text
 	} else {
 		s.text = Translate(query)
 	}
-	if !c.server.Pooled {
-		c.names++
-		s.name = "s" + strconv.Itoa(c.names)
-	}
-	c.stmts[query] = s
+	p.all[query] = s
 	return s
 }
 
+// own returns a statement of this package, in the dialect of PostgreSQL.
+func (p *statements) own(text string) *stmt {
+	s := p.all[text]
+	if s == nil {
+		s = &stmt{text: text, name: p.name()}
+		p.all[text] = s
+	}
+	return s
+}
+
+func (p *statements) name() string {
+	if p.pooled {
+		return ""
+	}
+	p.names++
+	return "s" + strconv.Itoa(p.names)
+}
+
 // forget makes the server prepare all statements anew, under other names.
-func (c *Conn) forget() {
-	for _, s := range c.stmts {
+func (p *statements) forget() {
+	for _, s := range p.all {
 		for ; s != nil; s = s.other {
 			if s.known {
-				c.names++
-				s.name, s.known = "s"+strconv.Itoa(c.names), false
+				s.name, s.known = p.name(), false
 			}
 		}
 	}
@@ -201,31 +217,3 @@ func (a *scratch) release() {
 }
 
 var binaryFormat = []int16{1}
-
-// send queues a statement, with the messages that make the server know it, for its first so many rows (0: all). It
-// returns about how many octets that is.
-func (c *Conn) send(s *stmt, values [][]byte, portal string, most uint32, out *result) (octets int) {
-	if s.name == "" || !s.known && !s.asked {
-		c.front.SendParse(&pgproto3.Parse{Name: s.name, Query: s.text, ParameterOIDs: s.params})
-		c.front.SendDescribe(&pgproto3.Describe{ObjectType: 'S', Name: s.name})
-		s.asked = true
-		octets += len(s.text)
-	}
-	c.front.SendBind(&pgproto3.Bind{
-		DestinationPortal: portal, PreparedStatement: s.name, ParameterFormatCodes: binaryFormat, Parameters: values,
-		ResultFormatCodes: binaryFormat,
-	})
-	c.front.SendExecute(&pgproto3.Execute{Portal: portal, MaxRows: most})
-	c.queue = append(c.queue, call{s, out})
-	for _, v := range values {
-		octets += len(v)
-	}
-	return octets
-}
-
-// enqueue queues a query with arguments.
-func (c *Conn) enqueue(query string, args []any, portal string, most uint32, out *result) (octets int) {
-	c.scratch.bind(args)
-	defer c.scratch.release()
-	return c.send(c.statement(query, c.scratch.types), c.scratch.values, portal, most, out)
-}

@@ -93,8 +93,22 @@ func (t *translator) one() {
 }
 
 func (t *translator) emit(text string) {
+	if n := len(t.out); n > 0 && text != "" && joins(t.out[n-1], text) {
+		t.out = append(t.out, " ")
+	}
 	t.out = append(t.out, text)
 	t.stmt.last = len(t.out)
+}
+
+// joins reports whether two pieces become another token without a space. Those of the query do not, but what is written
+// for one, or what stays when one is dropped, may.
+func joins(a, b string) bool {
+	if a == "" {
+		return false
+	}
+	last, first := a[len(a)-1], b[0]
+	return isName(last) && (isName(first) || first == '\'' || first == '"') || last == '-' && first == '-' ||
+		last == '/' && first == '*'
 }
 
 // peek is the n-th next token that is no space, from 0.
@@ -277,6 +291,7 @@ func (t *translator) close() {
 		t.out = append(t.out, ", 'escape'), ", upper, ", ", lower, "), 'escape'")
 	case f.call == "instr" && len(f.commas) == 1:
 		in, of := strings.Join(t.out[f.open+1:f.commas[0]], ""), strings.Join(t.out[f.commas[0]+1:], "")
+		of = strings.TrimLeft(of, " ")
 		t.out = append(t.out[:f.piece], "position", "(", "("+line(of)+") IN ("+line(in)+")")
 	case f.call == "strftime" && strings.Join(args, "") == "'%s'::bytea, 'now'::bytea":
 		t.out = append(t.out[:f.piece], "floor", "(", "extract(epoch FROM now())")
@@ -326,7 +341,7 @@ func (t *translator) param(text string) string {
 
 // literal is of type bytea, unless the statement says what it is.
 func (t *translator) literal(text string) string {
-	if t.peek(0).text == ":" && t.peek(1).text == ":" || len(text) < 2 || text[len(text)-1] != '\'' {
+	if t.peek(0).text == ":" && t.peek(1).text == ":" || !closed(text) {
 		return text
 	}
 	for i := range len(text) {
@@ -338,9 +353,12 @@ func (t *translator) literal(text string) string {
 	return text + "::bytea"
 }
 
+// closed reports whether a literal has an end. A quote within is two.
+func closed(text string) bool { return strings.Count(text, "'")%2 == 0 }
+
 // octets is the literal x'…' in PostgreSQL, where that is a bit string.
 func octets(text string) string {
-	if b, err := hex.DecodeString(strings.Trim(text[1:], "'")); err == nil {
+	if b, err := hex.DecodeString(strings.Trim(text[1:], "'")); err == nil && closed(text) {
 		return `'\x` + hex.EncodeToString(b) + "'::bytea"
 	}
 	return text

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"time"
 
@@ -18,52 +19,80 @@ type call struct {
 	out *result // nil: nobody wants its rows
 }
 
+// idle is what ReadyForQuery says where no transaction is open.
+const idle = 'I'
+
+// link speaks the protocol: what it sends is queued until the answers are asked for.
+type link struct {
+	net   net.Conn
+	front *pgproto3.Frontend
+	limit time.Duration // of a statement; 0: none
+	grace time.Duration // patience
+	guard *guard
+	stmts *statements
+
+	queue   []call // sent or about to be, in order
+	status  byte   // as ReadyForQuery said
+	owed    int    // ReadyForQuery that nobody waited for
+	cursors int    // loops of Rows outside of transactions that have not read all
+	aborts  int    // counts errors, after which no cursor is left
+	alone   bool   // a commit did not wait for its standby
+	lost    *Error // the connection is of no use
+
+	changes, total int64
+}
+
+func (l *link) inTransaction() bool { return l.lost == nil && l.status != idle }
+
+// bare reports that the next statement is a transaction of its own.
+func (l *link) bare() bool { return l.status == idle && l.cursors == 0 }
+
 // errProtocol: the server says what it should not.
 var errProtocol = errors.New("an unexpected message of the server")
 
 // lose notes that the connection is of no use any more.
-func (c *Conn) lose(err error) *Error {
-	if c.lost == nil {
+func (l *link) lose(err error) *Error {
+	if l.lost == nil {
 		e, ok := errors.AsType[*Error](err)
 		if !ok {
 			e = &Error{Msg: "the connection to the database was lost", Err: err}
 		}
 		e.kind = db.Gone
-		c.lost = e
-		_ = c.net.Close()
+		l.lost = e
+		_ = l.net.Close()
 	}
-	c.queue = c.queue[:0]
-	lost := *c.lost
-	if c.isStopped() {
+	l.queue = l.queue[:0]
+	lost := *l.lost
+	if l.guard.isStopped() {
 		lost.kind = db.Interrupted
 	}
 	return &lost
 }
 
 // receive returns the next message that belongs to what is awaited.
-func (c *Conn) receive() (pgproto3.BackendMessage, error) {
+func (l *link) receive() (pgproto3.BackendMessage, error) {
 	for {
-		msg, err := c.front.Receive()
+		msg, err := l.front.Receive()
 		if err != nil {
-			return nil, c.lose(err)
+			return nil, l.lose(err)
 		}
 		switch m := msg.(type) {
 		case *pgproto3.NotificationResponse, *pgproto3.ParameterStatus, *pgproto3.CloseComplete:
 			continue
 		case *pgproto3.NoticeResponse:
-			c.alone = c.alone || m.Routine == "SyncRepWaitForLSN"
+			l.alone = l.alone || m.Routine == "SyncRepWaitForLSN"
 			continue
 		case *pgproto3.ErrorResponse:
 			if m.SeverityUnlocalized == "FATAL" || m.SeverityUnlocalized == "PANIC" {
-				return nil, c.lose(serverError(m))
+				return nil, l.lose(serverError(m))
 			}
-			if c.owed > 0 { // of a query whose rows were read
+			if l.owed > 0 { // of a query whose rows were read
 				continue
 			}
 		case *pgproto3.ReadyForQuery:
-			c.status = m.TxStatus
-			if c.owed > 0 {
-				c.owed--
+			l.status = m.TxStatus
+			if l.owed > 0 {
+				l.owed--
 				continue
 			}
 		}
@@ -72,19 +101,19 @@ func (c *Conn) receive() (pgproto3.BackendMessage, error) {
 }
 
 // arm bounds how long the next answer may take.
-func (c *Conn) arm() {
+func (l *link) arm() {
 	var until time.Time
-	if c.limits.statement > 0 {
-		until = time.Now().Add(c.limits.statement + grace)
+	if l.limit > 0 {
+		until = time.Now().Add(l.limit + l.grace)
 	}
-	_ = c.net.SetDeadline(until)
+	_ = l.net.SetDeadline(until)
 }
 
 // flush sends what is queued.
-func (c *Conn) flush() error {
-	c.arm()
-	if err := c.front.Flush(); err != nil {
-		return c.lose(err)
+func (l *link) flush() error {
+	l.arm()
+	if err := l.front.Flush(); err != nil {
+		return l.lose(err)
 	}
 	return nil
 }
@@ -92,57 +121,57 @@ func (c *Conn) flush() error {
 // answers sends what is queued and reads the answer of each statement. With sync it also ends the implicit transaction
 // of statements outside of a transaction. After an error nothing is queued, and outside of a transaction nothing of
 // all since the last sync has happened.
-func (c *Conn) answers(sync bool) error {
+func (l *link) answers(sync bool) error {
 	if sync {
-		c.front.SendSync(&pgproto3.Sync{})
+		l.front.SendSync(&pgproto3.Sync{})
 	} else {
-		c.front.Send(&pgproto3.Flush{})
+		l.front.Send(&pgproto3.Flush{})
 	}
-	if err := c.flush(); err != nil {
+	if err := l.flush(); err != nil {
 		return err
 	}
-	return c.read(sync)
+	return l.read(sync)
 }
 
-func (c *Conn) read(sync bool) error {
+func (l *link) read(sync bool) error {
 	var err error
-	for _, call := range c.queue {
-		if err = c.answer(call); err != nil {
+	for _, call := range l.queue {
+		if err = l.answer(call); err != nil {
 			break
 		}
 	}
 	switch {
-	case c.lost != nil:
+	case l.lost != nil:
 		return err
 	case err != nil:
-		return c.resync(err, sync)
+		return l.resync(err, sync)
 	}
-	c.queue = c.queue[:0]
+	l.queue = l.queue[:0]
 	if !sync {
 		return nil
 	}
-	return c.ready()
+	return l.ready()
 }
 
 // resync makes the connection usable after an error of a statement.
-func (c *Conn) resync(cause error, synced bool) error {
-	for _, call := range c.queue {
+func (l *link) resync(cause error, synced bool) error {
+	for _, call := range l.queue {
 		call.s.asked = false
 	}
-	c.queue = c.queue[:0]
-	c.aborts++
-	c.cursors = 0
+	l.queue = l.queue[:0]
+	l.aborts++
+	l.cursors = 0
 	if e, ok := errors.AsType[*Error](cause); ok && (e.Code == "26000" || e.Code == "0A000") {
-		c.forget()
+		l.stmts.forget()
 	}
 	if !synced {
-		c.front.SendSync(&pgproto3.Sync{})
-		if err := c.flush(); err != nil {
+		l.front.SendSync(&pgproto3.Sync{})
+		if err := l.flush(); err != nil {
 			return err
 		}
 	}
 	for {
-		switch msg, err := c.receive(); msg.(type) {
+		switch msg, err := l.receive(); msg.(type) {
 		case nil:
 			return errors.Join(cause, err)
 		case *pgproto3.ReadyForQuery:
@@ -152,47 +181,47 @@ func (c *Conn) resync(cause error, synced bool) error {
 }
 
 // ready waits for the end of what was sent, where an implicit transaction is committed.
-func (c *Conn) ready() error {
-	msg, err := c.receive()
+func (l *link) ready() error {
+	msg, err := l.receive()
 	switch m := msg.(type) {
 	case nil:
 		return err
 	case *pgproto3.ReadyForQuery:
-		return c.confirmed()
+		return l.confirmed()
 	case *pgproto3.ErrorResponse:
-		return c.resync(c.explain(m), true)
+		return l.resync(l.explain(m), true)
 	}
-	return c.lose(fmt.Errorf("%w: %T", errProtocol, msg))
+	return l.lose(fmt.Errorf("%w: %T", errProtocol, msg))
 }
 
 // confirmed is an error if a commit came back before its standby had it: somebody canceled the wait.
-func (c *Conn) confirmed() error {
-	if !c.alone {
+func (l *link) confirmed() error {
+	if !l.alone {
 		return nil
 	}
-	c.alone = false
+	l.alone = false
 	return &Error{Msg: "committed, but the wait for the standby was canceled: it may be lost with the primary"}
 }
 
-func (c *Conn) explain(m *pgproto3.ErrorResponse) *Error {
+func (l *link) explain(m *pgproto3.ErrorResponse) *Error {
 	e := serverError(m)
-	if e.Code == queryCanceled && c.isStopped() {
+	if e.Code == queryCanceled && l.guard.isStopped() {
 		e.kind = db.Interrupted
 	}
 	return e
 }
 
 // answer reads the answer of one statement.
-func (c *Conn) answer(call call) error {
+func (l *link) answer(call call) error {
 	for {
-		msg, err := c.receive()
+		msg, err := l.receive()
 		switch m := msg.(type) {
 		case nil:
 			return err
 		case *pgproto3.ParseComplete:
 			call.s.asked, call.s.known = false, call.s.name != ""
 		case *pgproto3.RowDescription:
-			call.s.columns = call.s.columns[:0]
+			call.s.columns = make([]uint32, 0, len(m.Fields)) // results have the former one
 			for _, f := range m.Fields {
 				call.s.columns = append(call.s.columns, f.DataTypeOID)
 			}
@@ -201,7 +230,7 @@ func (c *Conn) answer(call call) error {
 				call.out.add(m.Values)
 			}
 		case *pgproto3.CommandComplete:
-			call.done(c, m.CommandTag)
+			call.done(l, m.CommandTag)
 			return nil
 		case *pgproto3.PortalSuspended:
 			call.out.types, call.out.suspended = call.s.columns, true
@@ -209,41 +238,96 @@ func (c *Conn) answer(call call) error {
 		case *pgproto3.EmptyQueryResponse:
 			return nil
 		case *pgproto3.ErrorResponse:
-			return fmt.Errorf("%.60q: %w", call.s.text, c.explain(m))
+			return fmt.Errorf("%.60q: %w", call.s.text, l.explain(m))
 		case *pgproto3.ParameterDescription, *pgproto3.NoData, *pgproto3.BindComplete:
 		default: // COPY, for one
-			return c.lose(fmt.Errorf("%w: %T", errProtocol, msg))
+			return l.lose(fmt.Errorf("%w: %T", errProtocol, msg))
 		}
 	}
 }
 
 // done notes what a statement did, as its tag says: INSERT 0 1, UPDATE 3, SELECT 2, BEGIN.
-func (l call) done(c *Conn, tag []byte) {
+func (a call) done(l *link, tag []byte) {
 	verb, rest, _ := bytes.Cut(tag, []byte(" "))
 	var n int64
 	if changed := string(verb); changed == "INSERT" || changed == "UPDATE" || changed == "DELETE" {
 		n, _ = strconv.ParseInt(string(rest[bytes.LastIndexByte(rest, ' ')+1:]), 10, 64)
-		c.changes = n
-		c.total += n
+		l.changes = n
+		l.total += n
 	}
-	if l.out != nil {
-		l.out.types, l.out.suspended, l.out.changes = l.s.columns, false, n
-		l.out.verb = string(verb)
+	if a.out != nil {
+		a.out.types, a.out.suspended, a.out.changes = a.s.columns, false, n
+		a.out.verb = string(verb)
 	}
 }
 
 // sync waits for a ReadyForQuery that is owed.
-func (c *Conn) sync() error {
-	c.arm()
-	for owed := c.owed; c.owed == owed; {
-		msg, err := c.front.Receive()
+func (l *link) sync() error {
+	l.arm()
+	for owed := l.owed; l.owed == owed; {
+		msg, err := l.front.Receive()
 		if err != nil {
-			return c.lose(err)
+			return l.lose(err)
 		}
 		if m, ok := msg.(*pgproto3.ReadyForQuery); ok {
-			c.status = m.TxStatus
-			c.owed--
+			l.status = m.TxStatus
+			l.owed--
 		}
 	}
 	return nil
+}
+
+// send queues a statement, with the messages that make the server know it, for its first so many rows (0: all). It
+// returns about how many octets that is.
+func (l *link) send(s *stmt, values [][]byte, portal string, most uint32, out *result) (octets int) {
+	if s.name == "" || !s.known && !s.asked {
+		l.front.SendParse(&pgproto3.Parse{Name: s.name, Query: s.text, ParameterOIDs: s.params})
+		l.front.SendDescribe(&pgproto3.Describe{ObjectType: 'S', Name: s.name})
+		s.asked = true
+		octets += len(s.text)
+	}
+	l.front.SendBind(&pgproto3.Bind{
+		DestinationPortal: portal, PreparedStatement: s.name, ParameterFormatCodes: binaryFormat, Parameters: values,
+		ResultFormatCodes: binaryFormat,
+	})
+	l.front.SendExecute(&pgproto3.Execute{Portal: portal, MaxRows: most})
+	l.queue = append(l.queue, call{s, out})
+	octets += bindOctets
+	for _, v := range values {
+		octets += len(v)
+	}
+	return octets
+}
+
+// bindOctets is about what the use of a statement takes, beside its arguments.
+const bindOctets = 128
+
+// pipelineOctets is how much is sent before anything is read. It fits into the buffers of the network, so that the
+// server can always answer.
+const pipelineOctets = 32 << 10
+
+// exchange is answers for as much as there may be.
+func (l *link) exchange(octets int) error {
+	if octets < pipelineOctets {
+		return l.answers(true)
+	}
+	l.front.SendSync(&pgproto3.Sync{})
+	l.arm()
+	sent := make(chan error, 1)
+	go func() { sent <- l.front.Flush() }()
+	err := l.read(true)
+	if failed := <-sent; failed != nil && l.lost == nil {
+		return l.lose(failed)
+	}
+	return err
+}
+
+// inDoubt notes which transaction may have been committed.
+func (l *link) inDoubt(err error, xid XID) error {
+	lost := *l.lost
+	lost.XID = xid
+	if e, ok := errors.AsType[*Error](err); ok && e.Err != nil {
+		lost.Err = e.Err
+	}
+	return &lost
 }
