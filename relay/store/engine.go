@@ -47,6 +47,12 @@ type engine interface {
 	close() error
 }
 
+// Shared reports whether other nodes may use the store at the same time, beside the command line.
+func (s *Store) Shared() bool {
+	_, alone := s.engine.(*file)
+	return !alone
+}
+
 // transactor runs the transactions of the writer, on its goroutine.
 type transactor interface {
 	// transact runs writes in one transaction and commits it. After an error nothing of it is left, or what is left is

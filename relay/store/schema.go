@@ -53,6 +53,8 @@ var migrations = []migration{
 	{both: schemaLoginLock},
 	{both: schemaCram},
 	{file: schemaQueued, server: schemaServer},
+	{both: schemaFlows},
+	{both: schemaKeepsakes},
 }
 
 // schema1: the indexes of the queue are partial so that a message which is handed to an attempt when it
