@@ -252,7 +252,7 @@ func newSpool(dir string) (*spool.Spool, error) {
 
 func (s *Server) newQueue(c *config.Config) *queue.Queue {
 	return queue.New(queue.Options{
-		Store: s.store, Journal: s.journal, Dispatcher: s.outbound, Owner: "local",
+		Store: s.store, Journal: s.journal, Dispatcher: s.outbound, Owner: s.store.Owner(),
 		Schedule: schedule(c), Drain: attemptDrain,
 		Report: s.outbound.Report, Trace: s.monitor.Result, Logger: s.log,
 	})

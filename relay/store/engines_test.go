@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/url"
@@ -94,6 +95,7 @@ func toServer(o Options, text string) (Options, error) {
 	}
 	password, _ := u.User.Password()
 	u.User = url.User(u.User.Username())
+	o.Node = cmp.Or(o.Node, "node-1")
 	o.URL, err = config.ParseStoreURL(u.String())
 	o.Password, o.SealKey = auth.Secret(password), auth.Secret(strings.Repeat("k", 32))
 	return o, err

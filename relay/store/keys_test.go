@@ -37,6 +37,7 @@ func stagesOf(t *testing.T, s *Store) string {
 
 // Keys of an earlier version sign as they did: of several of an algorithm the first by selector.
 func TestKeysOfAnEarlierVersion(t *testing.T) {
+	fileOnly(t)
 	whole := migrations
 	i := slices.Index(migrations, migration{both: schemaKeyStages})
 	migrations = migrations[:i:i]

@@ -76,14 +76,14 @@ CREATE TABLE counter (
 INSERT INTO counter VALUES (0, 0, 0, 0, 0, 0, 0);
 
 CREATE TABLE node (
-	name     bytea  PRIMARY KEY,
-	k        bigint NOT NULL UNIQUE, -- from 1
-	boot     bytea  NOT NULL,        -- of the process
-	started  bigint NOT NULL,        -- times are nanoseconds since 1970 by the server's clock
-	seen     bigint NOT NULL,
-	until    bigint NOT NULL,        -- it lives until then at least; 0: it has ended
-	draining bigint NOT NULL,
-	version  bytea  NOT NULL,
-	messages bigint NOT NULL         -- that it has sent since it started
+	name    bytea  PRIMARY KEY,
+	k       bigint NOT NULL UNIQUE, -- from 1: its row of the counters
+	boot    bytea  NOT NULL,        -- of the process
+	home    bytea  NOT NULL,        -- of its data directory
+	host    bytea  NOT NULL,
+	version bytea  NOT NULL,
+	started bigint NOT NULL,        -- times are nanoseconds since 1970 by the server's clock
+	seen    bigint NOT NULL,
+	until   bigint NOT NULL         -- it lives until then at least; 0: it has ended
 );
 `

@@ -89,6 +89,7 @@ type Store struct {
 	told    atomic.Uint64                  // events that were appended here
 	pace    *pace                          // of people who search; nil: they are in another process than mail
 
+	member   *membership    // among the nodes; nil: SQLite, or a command
 	running  sync.WaitGroup // the writer's goroutine
 	closed   sync.Once
 	closeErr error
@@ -166,6 +167,11 @@ func (s *Store) open(ctx context.Context) error {
 	s.engine.readBy(s.readers)
 	s.writer = newWriter(s.engine, f)
 	s.running.Go(s.writer.run)
+	if e, ok := s.engine.(*server); ok && s.opts.Daemon {
+		if err := s.joinNodes(ctx, e); err != nil {
+			return errors.Join(err, s.Close())
+		}
+	}
 	return nil
 }
 
@@ -175,9 +181,10 @@ func (s *Store) Hurry() { s.writer.hurry() }
 // Close lets running writes end, copies the log into the file and closes everything.
 func (s *Store) Close() error {
 	s.closed.Do(func() {
+		left := s.leaveNodes()
 		s.writer.stop()
 		s.running.Wait()
-		s.closeErr = errors.Join(s.readers.close(), s.lookups.close())
+		s.closeErr = errors.Join(left, s.readers.close(), s.lookups.close())
 		s.closeErr = errors.Join(s.closeErr, s.engine.close())
 		s.unlock()
 	})
