@@ -68,6 +68,7 @@ func TestACMEItems(t *testing.T) {
 	if err := a.Delete(ctx, "/"); err == nil {
 		t.Error("everything can be deleted at once")
 	}
+	fileOnly(t)
 	files, err := filepath.Glob(filepath.Join(dir, FileName+"*"))
 	if err != nil || len(files) == 0 {
 		t.Fatal(err)
@@ -80,6 +81,7 @@ func TestACMEItems(t *testing.T) {
 }
 
 func TestACMEBounds(t *testing.T) {
+	fileOnly(t) // by SQL of SQLite
 	a, ctx := open(t, Options{}).ACME(), t.Context()
 	if err := a.Store(ctx, "k", make([]byte, maxACMEValue+1)); !errors.Is(err, errACMEBound) {
 		t.Error(err)

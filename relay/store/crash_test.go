@@ -34,7 +34,7 @@ func crashContent(id string) []byte {
 // childSubmit adds and finishes messages until it is killed, and says what it was told: "+ID" after Add, "?ID"
 // before Finish, "-ID" after it.
 func childSubmit(dir string) error {
-	s, err := Open(context.Background(), Options{Dir: dir, Daemon: true})
+	s, err := openNoted(context.Background(), Options{Dir: dir, Daemon: true})
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func checkAfterKill(t *testing.T, dir string, added, asked, finished map[string]
 // childAct is the command line at work beside the daemon.
 func childAct(dir string) error {
 	ctx := context.Background()
-	s, err := Open(ctx, Options{Dir: dir})
+	s, err := openNoted(ctx, Options{Dir: dir})
 	if err != nil {
 		return err
 	}

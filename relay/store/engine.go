@@ -15,6 +15,8 @@ import (
 type engine interface {
 	// open connects and brings the schema up to date.
 	open(ctx context.Context) error
+	// readBy is told of the connections by which it may read.
+	readBy(r *readers)
 	// reader opens a connection that only reads.
 	reader() (db.Conn, error)
 	// snapshot is the statement that begins a transaction which sees one state of everything.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"net/url"
 	"os"
@@ -48,19 +49,41 @@ func at(t testing.TB, o Options) Options {
 	if !onServer() || o.Dir == "" {
 		return o
 	}
-	note := filepath.Clean(o.Dir) + ".database"
-	text, err := os.ReadFile(note)
-	if errors.Is(err, os.ErrNotExist) {
-		text = []byte(testkit.SharedPostgreSQL(t).NewDatabase(t))
-		err = os.WriteFile(note, text, 0o600)
+	note := noteOf(o)
+	if _, err := os.Stat(note); errors.Is(err, os.ErrNotExist) {
+		text := []byte(testkit.SharedPostgreSQL(t).NewDatabase(t))
+		if err := os.WriteFile(note, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err == nil {
-		o, err = toServer(o, string(text))
-	}
+	o, err := noted(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return o
+}
+
+func noteOf(o Options) string { return filepath.Clean(o.Dir) + ".database" }
+
+// noted is what at has noted for a directory, for processes that a test starts.
+func noted(o Options) (Options, error) {
+	if !onServer() {
+		return o, nil
+	}
+	text, err := os.ReadFile(noteOf(o))
+	if err != nil {
+		return o, err
+	}
+	return toServer(o, string(text))
+}
+
+// openNoted opens what at has noted.
+func openNoted(ctx context.Context, o Options) (*Store, error) {
+	o, err := noted(o)
+	if err != nil {
+		return nil, err
+	}
+	return Open(ctx, o)
 }
 
 // toServer is given the URL of testkit, with its password.

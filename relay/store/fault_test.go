@@ -36,6 +36,7 @@ func fileSize(path string) (int64, error) {
 // TestFailedSync: after a commit whose sync failed nothing is written any more, not even tried; what was
 // committed before stays readable, and a restart goes on.
 func TestFailedSync(t *testing.T) {
+	fileOnly(t)
 	dir := t.TempDir()
 	s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
 	if err != nil {
@@ -88,6 +89,7 @@ func TestFailedSync(t *testing.T) {
 }
 
 func TestFailedCheckpoint(t *testing.T) {
+	fileOnly(t)
 	s := open(t, Options{})
 	if err := s.Add(t.Context(), small("")); err != nil {
 		t.Fatal(err)
@@ -106,6 +108,7 @@ func TestFailedCheckpoint(t *testing.T) {
 
 // TestFullFile plays a full disk by the engine's own limit, which fails in the middle of a transaction.
 func TestFullFile(t *testing.T) {
+	fileOnly(t)
 	s := open(t, Options{})
 	pages, _, err := ofFile(t, s).conn.Int("PRAGMA page_count")
 	if err != nil {
@@ -172,6 +175,7 @@ func finishAll(t *testing.T, s *Store, ids []string) {
 
 // TestFullDisk fills a real file system.
 func TestFullDisk(t *testing.T) {
+	fileOnly(t)
 	testkit.NeedRoot(t)
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=48m,mode=0700"); err != nil {
@@ -217,6 +221,7 @@ func TestFullDisk(t *testing.T) {
 // TestStartWithoutRoom: after a crash the store opens on a disk, or under a quota, that has no room for what is in the
 // log: mail that leaves makes some. A limit on the size of files stands for it.
 func TestStartWithoutRoom(t *testing.T) {
+	fileOnly(t)
 	s := open(t, Options{Daemon: true})
 	info, err := os.Stat(ofFile(t, s).path)
 	if err != nil {
@@ -256,7 +261,7 @@ func childLimited(dir string) error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: most, Max: most}); err != nil {
 		return err
 	}
-	s, err := Open(context.Background(), Options{Dir: dir, Daemon: true})
+	s, err := openNoted(context.Background(), Options{Dir: dir, Daemon: true})
 	if err != nil {
 		return err
 	}
@@ -345,11 +350,12 @@ func child(t *testing.T, what, dir string, uid uint32) *exec.Cmd {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	}
 	cmd.Env = append(os.Environ(), childVariable+"="+what+":"+dir)
+	at(t, Options{Dir: dir})
 	return cmd
 }
 
 func childOpen(dir string) error {
-	s, err := Open(context.Background(), Options{Dir: dir, Daemon: true})
+	s, err := openNoted(context.Background(), Options{Dir: dir, Daemon: true})
 	if err != nil {
 		return err
 	}

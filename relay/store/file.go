@@ -91,6 +91,9 @@ func (f *file) close() error {
 	return errors.Join(f.conn.Close(), f.reserve.close())
 }
 
+// readBy implements engine.
+func (f *file) readBy(r *readers) { f.readers = r }
+
 // reader implements engine.
 func (f *file) reader() (db.Conn, error) {
 	conn, err := openConn(f.path)

@@ -279,7 +279,7 @@ func (p *person) known(ctx context.Context) error {
 	}
 	type row struct{ login, addr string }
 	found, err := readAll(ctx, p.s.lookups, func(s db.Row) (row, error) { return row{s.Text(0), s.Text(1)}, nil },
-		"SELECT login, addr FROM known WHERE login = ? COLLATE NOCASE OR addr = ?", p.name, address)
+		"SELECT login, addr FROM known WHERE lower(login) = lower(?) OR addr = ?", p.name, address)
 	if err != nil {
 		return err
 	}

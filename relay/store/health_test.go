@@ -36,6 +36,7 @@ func TestHealth(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	fileOnly(t)
 	damage(t, filepath.Join(dir, FileName))
 	if s, err = Open(t.Context(), at(t, Options{Dir: dir})); err != nil {
 		t.Fatal(err) // the header is whole

@@ -56,6 +56,7 @@ func TestKeysOfAnEarlierVersion(t *testing.T) {
 		script += fmt.Sprintf("INSERT INTO dkim_key VALUES ('%s', '%s', '%s', '%s', %d);", k.Domain, k.Selector,
 			k.Algorithm, testPEM, unixNano(eventTime))
 	}
+	fileOnly(t)
 	raw(t, filepath.Join(dir, FileName), script)
 	migrations = whole
 	s = open(t, Options{Dir: dir, Daemon: true})

@@ -132,6 +132,7 @@ func TestOpenRefuses(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := filled(t)
+			fileOnly(t)
 			path := filepath.Join(dir, FileName)
 			test.spoil(t, dir, path)
 			s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
@@ -153,6 +154,7 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestOpenDirectories(t *testing.T) {
+	fileOnly(t)
 	root := t.TempDir()
 	if _, err := Open(t.Context(), at(t, Options{})); err == nil || !strings.Contains(err.Error(), "data_dir is empty") {
 		t.Errorf("no directory: %v", err)
@@ -174,6 +176,7 @@ func TestOpenDirectories(t *testing.T) {
 	if err := s.Add(t.Context(), small("")); err != nil {
 		t.Fatal(err)
 	}
+	fileOnly(t)
 	for name, want := range map[string]os.FileMode{"": 0o700, FileName: 0o600, FileName + "-wal": 0o600, FileName +
 		"-shm": 0o600, LockName: 0o600} {
 		info, err := os.Stat(filepath.Join(dir, name))
@@ -185,6 +188,7 @@ func TestOpenDirectories(t *testing.T) {
 
 // TestOpenAsAnother: a directory that is somebody else's, or that may only be read.
 func TestOpenAsAnother(t *testing.T) {
+	fileOnly(t)
 	testkit.NeedRoot(t)
 	const nobody = 65534
 	root, err := os.MkdirTemp("", "postern-store-")
@@ -230,6 +234,7 @@ func TestOpenAsAnother(t *testing.T) {
 	if out, err := child(t, "open", theirs, nobody).CombinedOutput(); err != nil {
 		t.Errorf("what root made: %v: %s", err, out)
 	}
+	fileOnly(t)
 	if err := os.Chmod(filepath.Join(theirs, FileName), 0o400); err != nil {
 		t.Fatal(err)
 	}
@@ -239,6 +244,7 @@ func TestOpenAsAnother(t *testing.T) {
 // TestOpenHalfMade: a process killed while it made the store leaves an empty file, or a whole one.
 func TestOpenHalfMade(t *testing.T) {
 	dir := t.TempDir()
+	fileOnly(t)
 	if err := os.WriteFile(filepath.Join(dir, FileName), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -247,6 +253,7 @@ func TestOpenHalfMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir = t.TempDir()
+	fileOnly(t)
 	raw(t, filepath.Join(dir, FileName), fmt.Sprintf("PRAGMA page_size = %d; PRAGMA journal_mode = WAL", pageSize))
 	s = open(t, Options{Dir: dir, Daemon: true})
 	if err := s.Add(t.Context(), small("")); err != nil {
@@ -256,6 +263,7 @@ func TestOpenHalfMade(t *testing.T) {
 
 // TestFailedMigration: a version that cannot be applied leaves the file as it was.
 func TestFailedMigration(t *testing.T) {
+	fileOnly(t)
 	dir := filled(t)
 	good := migrations
 	t.Cleanup(func() { migrations = good })
@@ -284,6 +292,7 @@ func TestFailedMigration(t *testing.T) {
 // TestDamagedPage: damage that Open cannot see ends writing when it is met, and Check finds it.
 func TestDamagedPage(t *testing.T) {
 	dir := filled(t)
+	fileOnly(t)
 	path := filepath.Join(dir, FileName)
 	conn, err := sqlite.Open(path)
 	if err != nil {

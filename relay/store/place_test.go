@@ -25,6 +25,7 @@ func placed(t *testing.T, store string) (c *config.Config, o Options) {
 }
 
 func TestPlaceOfTheFile(t *testing.T) {
+	fileOnly(t)
 	c, o := placed(t, "max_size = \"1GB\"\nmin_free = \"300MB\"\n")
 	if o.Dir != c.DataDir || o.MaxBytes != 1e9 || o.MinFree != 3e8 || o.URL.Server() || o.Node != "" ||
 		o.Place() != filepath.Join(c.DataDir, FileName) {

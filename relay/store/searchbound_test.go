@@ -106,6 +106,7 @@ func TestSearchPlans(t *testing.T) {
 			"SELECT n FROM search_late WHERE n >= 1 AND n < 2 ORDER BY n",
 			"SELECT n FROM search_terms WHERE n >= 1 AND n < 2 ORDER BY n LIMIT 3",
 		} {
+			fileOnly(t)
 			for row, err := range conn.Rows("EXPLAIN QUERY PLAN " + query) {
 				if err != nil {
 					return fmt.Errorf("%s: %w", query, err)

@@ -21,7 +21,7 @@ import (
 // "+ID" of each message that is stored with its events, and "i" of each piece of work of the indexer.
 func childIndex(dir string) error {
 	ctx := context.Background()
-	s, err := Open(ctx, Options{Dir: dir, Daemon: true})
+	s, err := openNoted(ctx, Options{Dir: dir, Daemon: true})
 	if err != nil {
 		return err
 	}

@@ -18,11 +18,12 @@ import (
 // transaction opens another one.
 type server struct {
 	*fuse
-	log    *slog.Logger
-	config postgres.Config
-	name   string // for people
-	clock  clock
-	node   atomic.Int64 // its number; 0: a command
+	log     *slog.Logger
+	config  postgres.Config
+	name    string // for people
+	clock   clock
+	readers *readers     // of mail; for what must be known of the database
+	node    atomic.Int64 // its number; 0: a command
 
 	// Of the writer's goroutine.
 	conn  *postgres.Conn // nil: lost
@@ -181,6 +182,9 @@ func (s *server) close() error {
 	}
 	return s.conn.Close()
 }
+
+// readBy implements engine.
+func (s *server) readBy(r *readers) { s.readers = r }
 
 // reader implements engine.
 func (s *server) reader() (db.Conn, error) { return s.connect() }
@@ -362,7 +366,22 @@ func (s *server) room(context.Context) error {
 func (s *server) lack(context.Context) (int64, error) { return 0, nil }
 
 // measure implements engine.
-func (s *server) measure(ctx context.Context, r *Room) error { return nil }
+func (s *server) measure(ctx context.Context, r *Room) (err error) {
+	r.File, err = s.size(ctx)
+	return err
+}
 
-// examine implements engine.
-func (s *server) examine(ctx context.Context, h *Health) error { return nil }
+// size is that of the database, in octets.
+func (s *server) size(ctx context.Context) (n int64, err error) {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
+		n, _, err = conn.Int("SELECT pg_database_size(current_database())")
+		return err
+	})
+	return n, err
+}
+
+// examine implements engine. Looking for damage is for pg_amcheck.
+func (s *server) examine(ctx context.Context, h *Health) (err error) {
+	h.File, err = s.size(context.WithoutCancel(ctx))
+	return errors.Join(err, ctx.Err())
+}

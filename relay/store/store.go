@@ -153,21 +153,17 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	f := &fuse{log: s.log}
-	var file *file
 	if s.opts.URL.Server() {
 		s.engine = newServer(s.opts, f)
 	} else {
-		file = newFile(s.opts, f)
-		s.engine = file
+		s.engine = newFile(s.opts, f)
 	}
 	s.clock = s.engine.time()
 	if err := s.engine.open(ctx); err != nil {
 		return err
 	}
 	s.readers, s.lookups = newReaders(s.engine, maxReaders), newReaders(s.engine, maxLookups)
-	if file != nil {
-		file.readers = s.readers
-	}
+	s.engine.readBy(s.readers)
 	s.writer = newWriter(s.engine, f)
 	s.running.Go(s.writer.run)
 	return nil

@@ -15,6 +15,7 @@ import (
 // A database of the version before has its accounts, its queue and its trace; what is new begins empty, and old events
 // are found before and after they are indexed.
 func TestUpgrade(t *testing.T) {
+	fileOnly(t)
 	whole, dir := migrations, t.TempDir()
 	t.Cleanup(func() { migrations = whole })
 	before := slices.Index(migrations, migration{both: schemaLockout}) + 1
