@@ -25,8 +25,8 @@ type Shared interface {
 // agreeTime bounds an agreement: nobody waits for the store at a renewal.
 const agreeTime = 10 * time.Second
 
-// Share has self-signed certificates be those that all nodes have, from now on. On an error those in use stay, until the
-// next load.
+// Share has self-signed certificates be those that all nodes have, from now on. On an error those in use stay, until
+// the next load.
 func (m *Manager) Share(s Shared) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -17,8 +17,8 @@ type Keepsakes interface {
 	Fetch(ctx context.Context, owner, token string, now time.Time) ([]byte, error)
 }
 
-// keepFile keeps a file that can be fetched once, by whom it was made for, within keepsakeTime. If nodes share no store,
-// or it takes nothing now, the file is in the memory of this one.
+// keepFile keeps a file that can be fetched once, by whom it was made for, within keepsakeTime. If nodes share no
+// store, or it takes nothing now, the file is in the memory of this one.
 func (c *console) keepFile(ctx context.Context, owner string, now time.Time, file attachment) string {
 	if c.Keepsakes != nil {
 		data, err := json.Marshal(keptFile{file.name, file.kind, file.data})
