@@ -97,6 +97,9 @@ func (f *file) complain(err error) {
 	}
 }
 
+// split implements transactor: all writes are one transaction.
+func (f *file) split(ops []*op) [][]*op { return [][]*op{ops} }
+
 // between implements transactor.
 func (f *file) between() {
 	if f.finish.Swap(false) {

@@ -75,9 +75,16 @@ func (t *tx) flush() error {
 		c.bytes-s.bytes, c.events-s.events, c.history-s.history, c.refusals-s.refusals, t.counter)
 }
 
-// commit runs writes in one transaction and answers them. If one fails, each is tried alone, so that
-// only the guilty fails.
+// commit runs writes and answers them.
 func (w *writer) commit(ops []*op) {
+	for _, group := range w.split(ops) {
+		w.commitGroup(group)
+	}
+}
+
+// commitGroup runs writes in one transaction and answers them. If one fails, each is tried alone, so that
+// only the guilty fails.
+func (w *writer) commitGroup(ops []*op) {
 	if err := w.failure(); err != nil {
 		answer(ops, err)
 		return

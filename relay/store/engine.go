@@ -55,6 +55,8 @@ func (s *Store) Shared() bool {
 
 // transactor runs the transactions of the writer, on its goroutine.
 type transactor interface {
+	// split is how writes are put into transactions.
+	split(ops []*op) [][]*op
 	// transact runs writes in one transaction and commits it. After an error nothing of it is left, or what is left is
 	// not known and the error says so.
 	transact(ops []*op) (outcome, error)

@@ -86,7 +86,7 @@ func (s *Store) appendEvents(ctx context.Context, events []trace.Event, lazy boo
 		}
 		rows = append(rows, r)
 	}
-	err := s.writer.do(ctx, &op{lazy: lazy, cost: int64(len(rows)), run: func(t *tx) error {
+	err := s.writer.do(ctx, &op{lazy: lazy, cost: int64(len(rows)), bulk: eventBulk{rows}, run: func(t *tx) error {
 		counts, err := t.count()
 		if err != nil {
 			return err

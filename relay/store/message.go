@@ -72,14 +72,19 @@ func (r *row) insert(t *tx) error {
 
 func (r *row) insertMessage(t *tx, first, chunks int64) error {
 	m := r.m
-	attempts, until := m.Attempts, int64(0)
-	if m.LeaseOwner != "" {
-		attempts, until = max(attempts, 1), max(t.clock.nano(m.LeaseUntil), 1)
-	}
+	attempts, until := leaseOf(m, t.clock)
 	return t.Run(t.layout.insert,
 		m.ID, m.Login, t.clock.nano(m.Received), t.clock.nano(m.Expires), r.content.Size(), first, chunks, attempts,
 		t.clock.nano(m.NextAttempt),
 		m.LeaseOwner, until, m.WaitingFor, m.Held, m.Bounce, m.Warned, m.HoldReason, r.lastReply, r.recipients, r.fixed)
+}
+
+// leaseOf is how a message is stored that may be leased already.
+func leaseOf(m *queue.Message, c *clock) (attempts int, until int64) {
+	if m.LeaseOwner == "" {
+		return m.Attempts, 0
+	}
+	return max(m.Attempts, 1), max(c.nano(m.LeaseUntil), 1)
 }
 
 // insertContent cuts the content into chunks and returns where they are and how many there are.

@@ -31,7 +31,7 @@ func (s *Store) Add(ctx context.Context, news ...queue.NewMessage) error {
 	if err := s.engine.room(ctx); err != nil {
 		return fmt.Errorf("add %s: %w", rows[0].m.ID, err)
 	}
-	err = s.writer.do(ctx, &op{cost: size, run: func(t *tx) error {
+	err = s.writer.do(ctx, &op{cost: size, bulk: addBulk{s, rows, size}, run: func(t *tx) error {
 		if err := s.fits(t, len(rows), size); err != nil {
 			return err
 		}
@@ -79,7 +79,7 @@ func (s *Store) Lease(ctx context.Context, id, owner string, now, until time.Tim
 	if owner == "" {
 		return fmt.Errorf("lease %s: a lease needs an owner", id)
 	}
-	return s.change(ctx, "lease", id, func(t *tx) error {
+	return s.change(ctx, "lease", id, leaseBulk{id, owner, now, until}, func(t *tx) error {
 		p, err := find(t.Conn, id)
 		if err != nil {
 			return err
@@ -94,8 +94,8 @@ func (s *Store) Lease(ctx context.Context, id, owner string, now, until time.Tim
 }
 
 // change runs a write that concerns one message.
-func (s *Store) change(ctx context.Context, what, id string, run func(*tx) error) error {
-	if err := s.write(ctx, run); err != nil {
+func (s *Store) change(ctx context.Context, what, id string, together bulk, run func(*tx) error) error {
+	if err := s.writer.do(ctx, &op{bulk: together, run: run}); err != nil {
 		return fmt.Errorf("%s %s: %w", what, id, err)
 	}
 	return nil
@@ -115,7 +115,7 @@ func ours(t *tx, id, owner string) (location, error) {
 
 // Extend implements queue.Store.
 func (s *Store) Extend(ctx context.Context, id, owner string, until time.Time) error {
-	return s.change(ctx, "extend the lease of", id, func(t *tx) error {
+	return s.change(ctx, "extend the lease of", id, extendBulk{id, owner, until}, func(t *tx) error {
 		if _, err := ours(t, id, owner); err != nil {
 			return err
 		}
@@ -133,7 +133,8 @@ func (s *Store) Finish(ctx context.Context, id, owner string, o queue.Outcome) e
 	if !o.Remove {
 		recipients, reply = encodeRecipients(nil, o.Recipients), encodeReply(o.LastReply)
 	}
-	err = s.writer.do(ctx, &op{cost: size, run: func(t *tx) error {
+	together := finishBulk{id, owner, o, recipients, reply}
+	err = s.writer.do(ctx, &op{cost: size, bulk: together, run: func(t *tx) error {
 		p, err := ours(t, id, owner)
 		if err != nil {
 			return err

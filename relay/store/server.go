@@ -26,9 +26,11 @@ type server struct {
 	node    atomic.Int64 // its number; 0: a command
 
 	// Of the writer's goroutine.
-	conn  *postgres.Conn // nil: lost
-	tried time.Time      // when the last connection was tried without success
-	wait  time.Duration  // from then until the next one
+	queued int64          // octets of contents, as the last batch saw them
+	known  int64          // a part of content that is there
+	conn   *postgres.Conn // nil: lost
+	tried  time.Time      // when the last connection was tried without success
+	wait   time.Duration  // from then until the next one
 
 	away atomic.Pointer[failure] // why there is no connection; nil: there is
 }
@@ -210,8 +212,12 @@ func (s *server) layout() *layout { return serverLayout }
 
 // transact implements transactor.
 func (s *server) transact(ops []*op) (did outcome, err error) {
+	run := s.try
+	if ops[0].bulk != nil {
+		run = s.together
+	}
 	for range retries {
-		if did, err = s.try(ops); db.KindOf(err) != db.Busy {
+		if did, err = run(ops); db.KindOf(err) != db.Busy {
 			break
 		}
 	}

@@ -23,6 +23,7 @@ const (
 // by then, it costs them a second try, since that is undone.
 type op struct {
 	run  func(*tx) error
+	bulk bulk // how a server runs it with others; nil: it cannot
 	lazy bool
 	cost int64 // octets of contents, or rows where lazy
 
