@@ -344,10 +344,12 @@ func (s *server) place(conn db.Conn, received time.Time) (int64, error) {
 	return part, s.makePart(conn, part)
 }
 
+func partTable(part int64) string { return fmt.Sprintf("content_%d", part) }
+
 // makePart makes a part of content where it is missing. It is made beside the table and attached then, which waits for
 // nobody who reads or writes.
 func (s *server) makePart(conn db.Conn, part int64) error {
-	table := fmt.Sprintf("content_%d", part)
+	table := partTable(part)
 	there, _, err := conn.Int("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND "+
 		"tablename = convert_from(?, 'UTF8'::name)", table)
 	if err != nil || there > 0 {
