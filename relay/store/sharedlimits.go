@@ -87,7 +87,9 @@ DECLARE
 	v_tokens  double precision[];
 	v_tats    bigint[];
 	v_parts   bigint[];
-	v_stale   boolean;  -- the clock went back
+	v_spans   bigint[];
+	v_mend    boolean;
+	v_stale   boolean;
 	v_rows    bigint;
 BEGIN
 	PERFORM limit_lock(ARRAY(SELECT decode(d->>'l', 'hex') FROM jsonb_array_elements(v_list) AS d));
@@ -99,7 +101,7 @@ BEGIN
 			WHERE NOT EXISTS (SELECT FROM known WHERE login = v_login AND addr = a));
 		v_fresh := cardinality(v_new);
 		v_ok := true; v_which := -1; v_wait := 0; v_never := false; v_stale := false;
-		v_before := '{}'; v_after := '{}'; v_lims := '{}'; v_tokens := '{}'; v_tats := '{}'; v_parts := '{}';
+		v_before := '{}'; v_after := '{}'; v_lims := '{}'; v_spans := '{}'; v_tokens := '{}'; v_tats := '{}'; v_parts := '{}';
 		FOR v_charge IN
 			SELECT i - 1 AS i, convert_to(c->>'lim', 'UTF8') AS lim, (c->>'c')::bigint AS count, (c->>'w')::bigint AS span,
 				(c->>'n')::bigint AS n, c->'new' = 'true' AS new, coalesce(full_at, 0) AS full_at, coalesce(part, 0) AS part
@@ -108,14 +110,17 @@ BEGIN
 		LOOP
 			v_n := CASE WHEN v_charge.new AND NOT v_settle THEN v_fresh ELSE v_charge.n END;
 			v_tat := v_charge.full_at; v_part := v_charge.part;
-			IF v_tat - v_now > 2 * v_charge.span THEN -- of a clock that was wrong: all of it is used
+			v_mend := v_tat - v_now > 2 * v_charge.span; -- of a clock that was wrong: all of it is used
+			IF v_mend THEN
 				v_tat := v_now + v_charge.span; v_part := 0; v_stale := true;
 			ELSIF v_tat < v_now THEN
 				v_tat := v_now; v_part := 0;
 				v_n := CASE WHEN v_n < 0 THEN 0 ELSE v_n END; -- what is full takes nothing back
 			END IF;
 			v_before := v_before || v_tat - v_now + CASE WHEN v_part > 0 THEN 1 ELSE 0 END;
-			v_lims := v_lims || v_charge.lim;
+			IF v_settle THEN -- a debt of more than one window is forgotten
+				v_n := greatest(least(v_n, 2 * v_charge.count), -2 * v_charge.count);
+			END IF;
 			IF v_n > v_charge.count AND NOT v_settle AND NOT v_never THEN
 				v_ok := false; v_never := true; v_which := v_charge.i; v_wait := 0;
 			ELSIF NOT v_never AND v_n <> 0 THEN
@@ -123,20 +128,25 @@ BEGIN
 				v_part := mod(mod(v_total, v_charge.count) + v_charge.count, v_charge.count);
 				v_tat := v_tat + div(v_total - v_part, v_charge.count)::bigint;
 				v_over := v_tat - v_now - v_charge.span + CASE WHEN v_part > 0 THEN 1 ELSE 0 END;
-				IF v_over > v_wait AND NOT v_settle THEN
+				IF v_settle AND v_over > v_charge.span THEN
+					v_tat := v_now + 2 * v_charge.span; v_part := 0;
+				ELSIF v_over > v_wait AND NOT v_settle THEN
 					v_ok := false; v_which := v_charge.i; v_wait := v_over;
 				END IF;
 			END IF;
 			v_after := v_after || greatest(v_tat - v_now + CASE WHEN v_part > 0 THEN 1 ELSE 0 END, 0);
+			CONTINUE WHEN v_n = 0 AND NOT v_mend;
+			v_lims := v_lims || v_charge.lim;
+			v_spans := v_spans || v_charge.span;
 			v_tats := v_tats || v_tat;
 			v_parts := v_parts || v_part;
 			v_tokens := v_tokens || greatest(v_charge.count - ((v_tat - v_now)::numeric * v_charge.count + v_part)
 				/ v_charge.span, 0)::double precision;
 		END LOOP;
 		IF NOT v_ok AND v_stale THEN -- what was wrong is mended although nothing is taken
-			UPDATE limit_state AS s SET full_at = v_now + b, part = 0
-				FROM unnest(v_lims, v_before) AS t (lim, b)
-				WHERE s.login = v_login AND s.lim = t.lim AND s.full_at - v_now > 2 * b;
+			UPDATE limit_state AS s SET tokens = 0, at = v_now, full_at = v_now + w, part = 0
+				FROM unnest(v_lims, v_spans) AS t (l, w)
+				WHERE s.login = v_login AND s.lim = l AND s.full_at - v_now > 2 * w;
 		ELSIF v_ok THEN
 			INSERT INTO limit_state (login, lim, tokens, at, full_at, part)
 				SELECT v_login, l, t, v_now, f, p FROM unnest(v_lims, v_tokens, v_tats, v_parts) AS r (l, t, f, p) ORDER BY l
