@@ -487,7 +487,7 @@ func testSharedConcurrent(t *testing.T, open func(t *testing.T, now func() time.
 	met := policy.Charge{Limit: limit(t, "150 new recipients/day")}
 	logins := []string{"anna", "ben", "carl"}
 	var mu sync.Mutex
-	passed, fresh := map[string]int{}, map[string]int64{}
+	passed, fresh, known := map[string]int{}, map[string]int64{}, map[[2]string]bool{}
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
@@ -506,7 +506,12 @@ func testSharedConcurrent(t *testing.T, open func(t *testing.T, now func() time.
 				var back []policy.Demand
 				for i, a := range answers {
 					mu.Lock()
-					fresh[demands[i].Login] += a.New
+					for _, to := range demands[i].Recipients {
+						known[[2]string{demands[i].Login, to}] = known[[2]string{demands[i].Login, to}] || a.OK
+					}
+					if a.OK {
+						fresh[demands[i].Login] += a.New
+					}
 					if a.OK && j%5 != 0 {
 						passed[demands[i].Login]++
 					}
@@ -529,6 +534,14 @@ func testSharedConcurrent(t *testing.T, open func(t *testing.T, now func() time.
 		}
 		if passed[login] != 100 {
 			t.Errorf("%d messages of %s passed, want 100", passed[login], login)
+		}
+		for k, met := range known {
+			if met && k[0] == login {
+				fresh[login]--
+			}
+		}
+		if fresh[login] != 0 {
+			t.Errorf("%s: %d more were new than there are", login, fresh[login])
 		}
 	}
 }
