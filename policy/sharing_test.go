@@ -450,3 +450,71 @@ func TestSharedNodes(t *testing.T) {
 		}
 	})
 }
+
+// TestLocalSharesInBounds: over any history of outages what three nodes let pass is what the limit and their shares let
+// pass; and when all is told, no node lets pass what the limit alone would not.
+func TestLocalSharesInBounds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		at := start
+		counter := policytest.NewShared(func() time.Time { return at })
+		var nodes []*policy.Limiter
+		for range 3 {
+			nodes = append(nodes, policy.NewSharedLimiter(counter, handoff, start, nil))
+		}
+		count := rapid.Int64Range(1, 200).Draw(t, "count")
+		limits := []policy.Limit{{Count: count, Unit: policy.Messages, Window: time.Hour}}
+		share := float64(count / 10)
+		var passed int64
+		type taken struct {
+			v policy.Verdict
+			n int64
+		}
+		var refunds []taken
+		for range rapid.IntRange(1, 80).Draw(t, "steps") {
+			at = at.Add(time.Duration(rapid.Int64Range(0, int64(5*time.Minute)).Draw(t, "step")))
+			l := nodes[rapid.IntRange(0, 2).Draw(t, "node")]
+			switch rapid.IntRange(0, 9).Draw(t, "what") {
+			case 0:
+				counter.Fail(failing(errGone), nil)
+			case 1:
+				counter.Fail(nil, failing(errUnsure))
+			case 2:
+				counter.Fail(nil, nil)
+			case 3:
+				l.Save(context.Background(), at)
+			case 4:
+				if n := len(refunds); n > 0 {
+					refunds[n-1].v.Refund()
+					passed -= refunds[n-1].n
+					refunds = refunds[:n-1]
+				}
+			default:
+				n := rapid.Int64Range(1, min(count, 8)).Draw(t, "n")
+				v, err := l.Take(context.Background(), at, "anna", limits, policy.Usage{Messages: int(n)})
+				if err != nil && v.OK {
+					t.Fatalf("%+v with %v", v, err)
+				}
+				if v.OK {
+					passed += n
+					refunds = append(refunds, taken{v, n})
+				}
+			}
+			windows := 1 + at.Sub(start).Hours()
+			if allowed := windows * (float64(count) + 3*share); float64(passed) > allowed+1e-6 {
+				t.Fatalf("%d passed, at most %.3f may", passed, allowed)
+			}
+		}
+		counter.Fail(nil, nil)
+		for _, l := range nodes {
+			wantNil(t, l.Save(context.Background(), at))
+		}
+		n := int64(0)
+		for take(t, nodes[0], at, "anna", limits, policy.Usage{Messages: 1}).OK {
+			n++
+		}
+		windows := 1 + at.Sub(start).Hours()
+		if allowed := windows * float64(count); n > 0 && float64(passed+n) > allowed+1e-6 {
+			t.Fatalf("%d more passed after all was told, %d in all, at most %.3f may", n, passed+n, allowed)
+		}
+	})
+}

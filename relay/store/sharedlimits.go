@@ -49,7 +49,7 @@ DECLARE
 	v_hash integer;
 BEGIN
 	FOR v_hash IN SELECT DISTINCT hashtext(encode(l, 'hex')) FROM unnest(p_logins) AS l ORDER BY 1 LOOP
-		PERFORM pg_advisory_xact_lock(1818847593, v_hash); -- "limi", and nothing else of this database's
+		PERFORM pg_advisory_xact_lock(1818848617, v_hash); -- "limi", and nothing else of this database's
 	END LOOP;
 END $$;
 

@@ -6,10 +6,12 @@ import (
 	"io"
 	"iter"
 	"os"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -80,9 +82,40 @@ func (r serverRow) Bool(i int) bool     { return r.Int(i) != 0 }
 func (r serverRow) Text(i int) string   { return string(r.v[i].([]byte)) }
 func (r serverRow) Float(i int) float64 { return r.v[i].(float64) }
 
+// startServer starts PostgreSQL for a test, as a user that it accepts.
+func startServer(t *testing.T) (url string) {
+	const bin = "/usr/lib/postgresql/15/bin/"
+	if _, err := os.Stat(bin + "initdb"); err != nil {
+		t.Skip("PostgreSQL is not installed: apt-get install postgresql")
+	}
+	dir, err := os.MkdirTemp("", "postern-pg-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	attr := &syscall.SysProcAttr{}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(dir, 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+		attr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
+	}
+	run := func(name string, args ...string) {
+		cmd := exec.Command(bin+name, args...)
+		cmd.Dir, cmd.SysProcAttr = dir, attr
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("%s %v: %v", name, args, err)
+		}
+	}
+	run("initdb", "-D", dir+"/data", "-U", "postern", "-A", "trust", "-N", "--no-locale", "-E", "UTF8")
+	run("pg_ctl", "-D", dir+"/data", "-l", dir+"/log", "-w", "-o", "-k "+dir+" -c listen_addresses= -c deadlock_timeout=100",
+		"start")
+	t.Cleanup(func() { run("pg_ctl", "-D", dir+"/data", "-m", "immediate", "stop") })
+	return "host=" + dir + " user=postern dbname=postgres"
+}
+
 // openServer returns how to ask a schema of its own over n connections, as n nodes have them.
-func openServer(t *testing.T, n int) func(context.Context, func(db.Conn) error) error {
-	url := os.Getenv("TESTPG")
+func openServer(t *testing.T, url string, n int) func(context.Context, func(db.Conn) error) error {
 	conns := make(chan *pgx.Conn, n)
 	for range n {
 		c, err := pgx.Connect(t.Context(), url)
@@ -121,11 +154,63 @@ CREATE TABLE known_count (login bytea PRIMARY KEY, n bigint NOT NULL);
 `
 
 func TestSharedLimits(t *testing.T) {
+	url := startServer(t)
 	policytest.RunSharedLimits(t, func(t *testing.T, now func() time.Time) policy.SharedLimits {
-		s := newSharedLimits(openServer(t, 4), 1_000_000)
+		s := newSharedLimits(openServer(t, url, 4), 1_000_000)
 		s.at = func() int64 { return now().UnixNano() }
 		return s
 	})
+	for name, test := range map[string]func(*testing.T, string){
+		"by the clock of the server":      testSharedLimitsByTheServersClock,
+		"recipients in bounds":            testSharedLimitsKeepRecipientsInBounds,
+		"two nodes":                       testSharedLimitsOfTwoNodes,
+		"while recipients are forgotten":  testSharedLimitsWhileRecipientsAreForgotten,
+		"while a login is deleted":        testSharedLimitsWhileALoginIsDeleted,
+		"a connection that ends too soon": testSharedLimitsLost,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, url) })
+	}
+}
+
+// testSharedLimitsWhileALoginIsDeleted: who deletes a login's limits takes its lock first, and nobody waits for ever.
+func testSharedLimitsWhileALoginIsDeleted(t *testing.T, url string) {
+	ask := openServer(t, url, 3)
+	s := newSharedLimits(ask, 1_000_000)
+	one := []policy.Demand{{Login: "anna", Recipients: []string{"a", "b"}, Charges: []policy.Charge{
+		{Limit: parsed(t, "10 messages/day"), N: 1}, {Limit: parsed(t, "20 messages/week"), N: 1},
+		{Limit: parsed(t, "5 new recipients/day")}}}}
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := s.CountLimits(context.Background(), one); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for range 100 {
+		err := ask(t.Context(), func(conn db.Conn) error {
+			for _, query := range []string{"BEGIN", "SELECT limit_lock(ARRAY['anna'::bytea])",
+				"DELETE FROM limit_state WHERE login = 'anna'", "DELETE FROM known WHERE login = 'anna'",
+				"DELETE FROM known_count WHERE login = 'anna'", "COMMIT"} {
+				if err := conn.Run(query); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	wg.Wait()
 }
 
 func parsed(t *testing.T, text string) policy.Limit {
@@ -157,9 +242,9 @@ func numbers(t *testing.T, ask func(context.Context, func(db.Conn) error) error,
 	return all
 }
 
-// TestSharedLimitsByTheServersClock: what is kept reads as with SQLite.
-func TestSharedLimitsByTheServersClock(t *testing.T) {
-	ask := openServer(t, 2)
+// testSharedLimitsByTheServersClock: what is kept reads as with SQLite.
+func testSharedLimitsByTheServersClock(t *testing.T, url string) {
+	ask := openServer(t, url, 2)
 	s := newSharedLimits(ask, 1000)
 	ten := parsed(t, "10 messages/hour")
 	seven := []policy.Demand{{Login: "anna", Charges: []policy.Charge{{Limit: ten, N: 7}}}}
@@ -194,9 +279,9 @@ func TestSharedLimitsByTheServersClock(t *testing.T) {
 	}
 }
 
-// TestSharedLimitsKeepRecipientsInBounds: those used last are kept, and their number is known.
-func TestSharedLimitsKeepRecipientsInBounds(t *testing.T) {
-	ask := openServer(t, 1)
+// testSharedLimitsKeepRecipientsInBounds: those used last are kept, and their number is known.
+func testSharedLimitsKeepRecipientsInBounds(t *testing.T, url string) {
+	ask := openServer(t, url, 1)
 	s := newSharedLimits(ask, 10)
 	at := time.Now()
 	s.at = func() int64 { return at.UnixNano() }
@@ -227,9 +312,9 @@ func TestSharedLimitsKeepRecipientsInBounds(t *testing.T) {
 	}
 }
 
-// TestSharedLimitsOfTwoNodes: two limiters on connections of their own, each asked by many at once.
-func TestSharedLimitsOfTwoNodes(t *testing.T) {
-	ask := openServer(t, 3)
+// testSharedLimitsOfTwoNodes: two limiters on connections of their own, each asked by many at once.
+func testSharedLimitsOfTwoNodes(t *testing.T, url string) {
+	ask := openServer(t, url, 3)
 	limits := []policy.Limit{parsed(t, "200 messages/day"), parsed(t, "100 new recipients/day"), parsed(t, "2GB/day")}
 	var passed, refunded atomic.Int64
 	var wg sync.WaitGroup
@@ -270,9 +355,9 @@ func TestSharedLimitsOfTwoNodes(t *testing.T) {
 	}
 }
 
-// TestSharedLimitsWhileRecipientsAreForgotten: who writes to somebody who is being forgotten waits for nobody for ever.
-func TestSharedLimitsWhileRecipientsAreForgotten(t *testing.T) {
-	ask := openServer(t, 3)
+// testSharedLimitsWhileRecipientsAreForgotten: who writes to somebody who is being forgotten waits for nobody for ever.
+func testSharedLimitsWhileRecipientsAreForgotten(t *testing.T, url string) {
+	ask := openServer(t, url, 3)
 	s := newSharedLimits(ask, 1_000_000)
 	at := time.Now()
 	s.at = func() int64 { return at.UnixNano() }
@@ -309,9 +394,9 @@ func TestSharedLimitsWhileRecipientsAreForgotten(t *testing.T) {
 	}
 }
 
-// TestSharedLimitsLost: when the connection ends before the answer, nobody knows whether it was counted.
-func TestSharedLimitsLost(t *testing.T) {
-	ask := openServer(t, 3)
+// testSharedLimitsLost: when the connection ends before the answer, nobody knows whether it was counted.
+func testSharedLimitsLost(t *testing.T, url string) {
+	ask := openServer(t, url, 3)
 	s := newSharedLimits(ask, 1_000_000)
 	one := []policy.Demand{{Login: "anna", Charges: []policy.Charge{{Limit: parsed(t, "1 message/day"), N: 1}}}}
 	counted := make(chan error, 1)
