@@ -1,0 +1,151 @@
+package postgres
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const bin = "/usr/lib/postgresql/15/bin"
+
+var (
+	theServer   *testServer
+	startServer sync.Once
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if theServer != nil {
+		theServer.stop()
+	}
+	os.Exit(code)
+}
+
+// testServer is a PostgreSQL of the tests.
+type testServer struct {
+	dir  string
+	port int
+	cmd  *exec.Cmd
+	as   *syscall.SysProcAttr
+	conf []string
+}
+
+func server(t testing.TB) *testServer {
+	t.Helper()
+	startServer.Do(func() {
+		dir, err := os.MkdirTemp("", "postern-pg-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		theServer = newServer(t, dir)
+	})
+	if theServer == nil {
+		t.Skip("there is no PostgreSQL")
+	}
+	return theServer
+}
+
+// newServer makes a cluster and starts it.
+func newServer(t testing.TB, dir string, conf ...string) *testServer {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join(bin, "initdb")); err != nil {
+		t.Skipf("PostgreSQL is not installed: apt-get install postgresql: %v", err)
+	}
+	s := &testServer{dir: dir, conf: conf, as: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}}
+	if os.Geteuid() == 0 {
+		u, err := user.Lookup("nobody")
+		if err != nil {
+			t.Fatal(err)
+		}
+		uid, _ := strconv.Atoi(u.Uid)
+		gid, _ := strconv.Atoi(u.Gid)
+		s.as.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		if err := os.Chown(dir, uid, gid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.command(t, "initdb", "-D", filepath.Join(dir, "data"), "-U", "postgres", "-A", "trust", "-N", "--no-locale", "-E", "UTF8")
+	s.start(t)
+	return s
+}
+
+func (s *testServer) command(t testing.TB, name string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(bin, name), args...)
+	cmd.Dir, cmd.SysProcAttr = s.dir, s.as
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+}
+
+// start runs the server and waits until it answers.
+func (s *testServer) start(t testing.TB) {
+	t.Helper()
+	if s.port == 0 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.port = l.Addr().(*net.TCPAddr).Port
+		l.Close()
+	}
+	args := []string{"-D", filepath.Join(s.dir, "data"), "-p", strconv.Itoa(s.port), "-k", s.dir}
+	for _, c := range append([]string{"listen_addresses=127.0.0.1", "fsync=off", "max_connections=20",
+		"logging_collector=off"}, s.conf...) {
+		args = append(args, "-c", c)
+	}
+	var log bytes.Buffer
+	s.cmd = exec.Command(filepath.Join(bin, "postgres"), args...)
+	s.cmd.Dir, s.cmd.SysProcAttr, s.cmd.Stderr = s.dir, s.as, &log
+	s.cmd.Stdout = &log
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for range 300 {
+		c, err := Open(t.Context(), Config{URL: s.url()})
+		if err == nil {
+			c.Close()
+			return
+		}
+		time.Sleep(50 * time.Millisecond) // nothing tells when it answers
+	}
+	s.stop()
+	t.Fatalf("PostgreSQL did not start:\n%s", log.String())
+}
+
+func (s *testServer) stop() {
+	s.halt(syscall.SIGQUIT)
+	os.RemoveAll(s.dir)
+}
+
+func (s *testServer) halt(sig syscall.Signal) {
+	_ = s.cmd.Process.Signal(sig)
+	_ = s.cmd.Wait()
+}
+
+func (s *testServer) url() string {
+	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", s.port)
+}
+
+// open connects to the server's database.
+func open(t testing.TB, cfg Config) *Conn {
+	t.Helper()
+	if cfg.URL == "" {
+		cfg.URL = server(t).url()
+	}
+	c, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
