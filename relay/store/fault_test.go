@@ -311,7 +311,7 @@ func TestMain(m *testing.M) {
 	if !slices.ContainsFunc(os.Args, func(a string) bool { return strings.Contains(a, "rapid.checks") }) {
 		flag.Set("rapid.checks", "25") // each step of the model is a commit with its sync
 	}
-	os.Exit(m.Run())
+	os.Exit(testkit.Main(m))
 }
 
 var children = map[string]func(dir string) error{

@@ -11,20 +11,23 @@ import (
 
 	"postern/policy"
 	"postern/relay/store/internal/db"
+	"postern/relay/store/internal/postgres"
 )
 
 // SharedLimits counts limits in PostgreSQL, for all nodes together.
 type SharedLimits struct {
-	ask      func(context.Context, func(db.Conn) error) error
+	ask      askServer
 	maxKnown int64
 	at       func() int64 // in nanoseconds since 1970; nil: the clock of the database
 }
 
 var _ policy.SharedLimits = (*SharedLimits)(nil)
 
-// newSharedLimits returns the limits on a server. ask runs a function with a connection that is in no transaction. Of
-// each login the maxKnown recipients used last are remembered.
-func newSharedLimits(ask func(context.Context, func(db.Conn) error) error, maxKnown int64) *SharedLimits {
+// askServer runs a function with a connection to PostgreSQL that is in no transaction, unless the context is done.
+type askServer func(context.Context, func(*postgres.Conn) error) error
+
+// newSharedLimits returns the limits on a server. Of each login the maxKnown recipients used last are remembered.
+func newSharedLimits(ask askServer, maxKnown int64) *SharedLimits {
 	return &SharedLimits{ask: ask, maxKnown: maxKnown}
 }
 
@@ -224,13 +227,17 @@ func (s *SharedLimits) CountLimits(ctx context.Context, demands []policy.Demand)
 		at = s.at()
 	}
 	asked := false
-	err = s.ask(ctx, func(conn db.Conn) error {
+	err = s.ask(ctx, func(conn *postgres.Conn) error {
 		asked, answers = true, nil
-		for row, err := range conn.Rows("SELECT ok, fresh, exceeded, wait, never, fulls FROM count_limits(?, ?, ?)", text,
-			s.maxKnown, at) {
-			if err != nil {
-				return err
-			}
+		// Not Rows: that would give the rows of a SELECT before it is committed.
+		results, err := conn.Pipeline(ctx, []postgres.Call{{
+			Query: "SELECT ok, fresh, exceeded, wait, never, fulls FROM count_limits(?, ?, ?)",
+			Args:  []any{text, s.maxKnown, at},
+		}})
+		if err != nil {
+			return err
+		}
+		for row := range results[0].Rows() {
 			a, err := answerOf(row)
 			if err != nil {
 				return err
@@ -270,7 +277,7 @@ func (s *SharedLimits) DropFullLimits(ctx context.Context) error {
 	if s.at != nil {
 		at = s.at()
 	}
-	err := s.ask(ctx, func(conn db.Conn) error {
+	err := s.ask(ctx, func(conn *postgres.Conn) error {
 		return conn.Run(`DELETE FROM limit_state WHERE (login, lim) IN (SELECT login, lim FROM limit_state
 			WHERE full_at < CASE WHEN CAST(? AS bigint) = 0 THEN limit_now() ELSE CAST(? AS bigint) END
 			FOR UPDATE SKIP LOCKED)`, at, at)

@@ -4,163 +4,69 @@ import (
 	"context"
 	"errors"
 	"io"
-	"iter"
-	"os"
-	"os/exec"
-	"regexp"
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/policy"
 	"postern/policy/policytest"
-	"postern/relay/store/internal/db"
+	"postern/relay/store/internal/postgres"
 )
 
-// server is a db.Conn to PostgreSQL, as far as limits need it.
-type server struct {
-	db.Conn
-	ctx  context.Context
-	conn *pgx.Conn
-}
-
-var placeholder = regexp.MustCompile(`\?`)
-
-func (s server) Rows(query string, args ...any) iter.Seq2[db.Row, error] {
-	n := 0
-	query = placeholder.ReplaceAllStringFunc(query, func(string) string { n++; return "$" + strconv.Itoa(n) })
-	return func(yield func(db.Row, error) bool) {
-		rows, err := s.conn.Query(s.ctx, query, args...)
-		if err != nil {
-			yield(nil, s.fail(err))
-			return
-		}
-		defer rows.Close()
-		for rows.Next() {
-			v, err := rows.Values()
-			if !yield(serverRow{v: v}, err) {
-				return
-			}
-		}
-		if err := rows.Err(); err != nil {
-			yield(nil, s.fail(err))
-		}
-	}
-}
-
-type lost struct{ error }
-
-func (lost) Kind() db.Kind { return db.Gone }
-
-func (s server) fail(err error) error {
-	if s.conn.IsClosed() {
-		return lost{err}
-	}
-	return err
-}
-
-func (s server) Run(query string, args ...any) error {
-	for _, err := range s.Rows(query, args...) {
-		return err
-	}
-	return nil
-}
-
-type serverRow struct {
-	db.Row
-	v []any
-}
-
-func (r serverRow) Int(i int) int64     { return r.v[i].(int64) }
-func (r serverRow) Bool(i int) bool     { return r.Int(i) != 0 }
-func (r serverRow) Text(i int) string   { return string(r.v[i].([]byte)) }
-func (r serverRow) Float(i int) float64 { return r.v[i].(float64) }
-
-// startServer starts PostgreSQL for a test, as a user that it accepts.
-func startServer(t *testing.T) (url string) {
-	const bin = "/usr/lib/postgresql/15/bin/"
-	if _, err := os.Stat(bin + "initdb"); err != nil {
-		t.Skip("PostgreSQL is not installed: apt-get install postgresql")
-	}
-	dir, err := os.MkdirTemp("", "postern-pg-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	attr := &syscall.SysProcAttr{}
-	if os.Geteuid() == 0 {
-		if err := os.Chown(dir, 65534, 65534); err != nil {
-			t.Fatal(err)
-		}
-		attr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
-	}
-	run := func(name string, args ...string) {
-		cmd := exec.Command(bin+name, args...)
-		cmd.Dir, cmd.SysProcAttr = dir, attr
-		if err := cmd.Run(); err != nil {
-			t.Fatalf("%s %v: %v", name, args, err)
-		}
-	}
-	run("initdb", "-D", dir+"/data", "-U", "postern", "-A", "trust", "-N", "--no-locale", "-E", "UTF8")
-	run("pg_ctl", "-D", dir+"/data", "-l", dir+"/log", "-w", "-o", "-k "+dir+" -c listen_addresses= -c deadlock_timeout=100",
-		"start")
-	t.Cleanup(func() { run("pg_ctl", "-D", dir+"/data", "-m", "immediate", "stop") })
-	return "host=" + dir + " user=postern dbname=postgres"
-}
-
-// openServer returns how to ask a schema of its own over n connections, as n nodes have them.
-func openServer(t *testing.T, url string, n int) func(context.Context, func(db.Conn) error) error {
-	conns := make(chan *pgx.Conn, n)
+// openServer returns how to ask a database of its own over n connections, as n nodes have them.
+func openServer(t *testing.T, n int) askServer {
+	t.Helper()
+	url := testkit.SharedPostgreSQL(t).NewDatabase(t)
+	conns := make(chan *postgres.Conn, n)
 	for range n {
-		c, err := pgx.Connect(t.Context(), url)
+		c, err := postgres.Open(t.Context(), postgres.Config{URL: url})
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { c.Close(context.Background()) })
+		t.Cleanup(func() { c.Close() })
 		conns <- c
 	}
 	c := <-conns
-	_, err := c.Exec(t.Context(), "DROP SCHEMA public CASCADE; CREATE SCHEMA public;"+sharedTables+schemaSharedLimits)
-	if err != nil {
+	if err := c.Exec(sharedTables + schemaSharedLimits); err != nil {
 		t.Fatal(err)
 	}
 	conns <- c
-	return func(ctx context.Context, f func(db.Conn) error) error {
+	return func(ctx context.Context, f func(*postgres.Conn) error) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		c := <-conns
 		defer func() {
-			if !c.IsClosed() {
+			if !c.Lost() {
 				conns <- c
 			}
 		}()
-		return f(server{ctx: ctx, conn: c})
+		return f(c)
 	}
 }
 
 const sharedTables = `
 CREATE TABLE limit_state (
-	login bytea NOT NULL, lim bytea NOT NULL, tokens double precision NOT NULL, at bigint NOT NULL,
-	full_at bigint NOT NULL, PRIMARY KEY (login, lim));
+	login BLOB NOT NULL, lim BLOB NOT NULL, tokens REAL NOT NULL, at INTEGER NOT NULL,
+	full_at INTEGER NOT NULL, PRIMARY KEY (login, lim));
 CREATE INDEX limit_state_full ON limit_state (full_at);
-CREATE TABLE known (login bytea NOT NULL, addr bytea NOT NULL, used bigint NOT NULL, PRIMARY KEY (login, addr));
+CREATE TABLE known (login BLOB NOT NULL, addr BLOB NOT NULL, used INTEGER NOT NULL, PRIMARY KEY (login, addr));
 CREATE INDEX known_login_used ON known (login, used);
 CREATE INDEX known_used ON known (used);
-CREATE TABLE known_count (login bytea PRIMARY KEY, n bigint NOT NULL);
+CREATE TABLE known_count (login BLOB PRIMARY KEY, n INTEGER NOT NULL);
 `
 
 func TestSharedLimits(t *testing.T) {
-	url := startServer(t)
 	policytest.RunSharedLimits(t, func(t *testing.T, now func() time.Time) policy.SharedLimits {
-		s := newSharedLimits(openServer(t, url, 4), 1_000_000)
+		s := newSharedLimits(openServer(t, 4), 1_000_000)
 		s.at = func() int64 { return now().UnixNano() }
 		return s
 	})
-	for name, test := range map[string]func(*testing.T, string){
+	for name, test := range map[string]func(*testing.T){
 		"by the clock of the server":      testSharedLimitsByTheServersClock,
 		"recipients in bounds":            testSharedLimitsKeepRecipientsInBounds,
 		"two nodes":                       testSharedLimitsOfTwoNodes,
@@ -168,13 +74,13 @@ func TestSharedLimits(t *testing.T) {
 		"while a login is deleted":        testSharedLimitsWhileALoginIsDeleted,
 		"a connection that ends too soon": testSharedLimitsLost,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, url) })
+		t.Run(name, test)
 	}
 }
 
 // testSharedLimitsWhileALoginIsDeleted: who deletes a login's limits takes its lock first, and nobody waits for ever.
-func testSharedLimitsWhileALoginIsDeleted(t *testing.T, url string) {
-	ask := openServer(t, url, 3)
+func testSharedLimitsWhileALoginIsDeleted(t *testing.T) {
+	ask := openServer(t, 3)
 	s := newSharedLimits(ask, 1_000_000)
 	one := []policy.Demand{{Login: "anna", Recipients: []string{"a", "b"}, Charges: []policy.Charge{
 		{Limit: parsed(t, "10 messages/day"), N: 1}, {Limit: parsed(t, "20 messages/week"), N: 1},
@@ -195,8 +101,8 @@ func testSharedLimitsWhileALoginIsDeleted(t *testing.T, url string) {
 		}
 	})
 	for range 100 {
-		err := ask(t.Context(), func(conn db.Conn) error {
-			for _, query := range []string{"BEGIN", "SELECT limit_lock(ARRAY['anna'::bytea])",
+		err := ask(t.Context(), func(conn *postgres.Conn) error {
+			for _, query := range []string{"BEGIN IMMEDIATE", "SELECT limit_lock(ARRAY['anna'::bytea])",
 				"DELETE FROM limit_state WHERE login = 'anna'", "DELETE FROM known WHERE login = 'anna'",
 				"DELETE FROM known_count WHERE login = 'anna'", "COMMIT"} {
 				if err := conn.Run(query); err != nil {
@@ -223,14 +129,14 @@ func parsed(t *testing.T, text string) policy.Limit {
 }
 
 // numbers runs a query of one row of numbers.
-func numbers(t *testing.T, ask func(context.Context, func(db.Conn) error) error, query string, args ...any) (all []int64) {
+func numbers(t *testing.T, ask askServer, columns int, query string, args ...any) (all []int64) {
 	t.Helper()
-	err := ask(t.Context(), func(conn db.Conn) error {
+	err := ask(t.Context(), func(conn *postgres.Conn) error {
 		for row, err := range conn.Rows(query, args...) {
 			if err != nil {
 				return err
 			}
-			for i := range row.(serverRow).v {
+			for i := range columns {
 				all = append(all, row.Int(i))
 			}
 		}
@@ -243,8 +149,8 @@ func numbers(t *testing.T, ask func(context.Context, func(db.Conn) error) error,
 }
 
 // testSharedLimitsByTheServersClock: what is kept reads as with SQLite.
-func testSharedLimitsByTheServersClock(t *testing.T, url string) {
-	ask := openServer(t, url, 2)
+func testSharedLimitsByTheServersClock(t *testing.T) {
+	ask := openServer(t, 2)
 	s := newSharedLimits(ask, 1000)
 	ten := parsed(t, "10 messages/hour")
 	seven := []policy.Demand{{Login: "anna", Charges: []policy.Charge{{Limit: ten, N: 7}}}}
@@ -256,7 +162,7 @@ func testSharedLimitsByTheServersClock(t *testing.T, url string) {
 	if err := s.DropFullLimits(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	n := numbers(t, ask, "SELECT tokens::bigint, at, full_at FROM limit_state WHERE login = 'anna' AND lim = "+
+	n := numbers(t, ask, 3, "SELECT tokens::bigint, at, full_at FROM limit_state WHERE login = 'anna' AND lim = "+
 		"'10 messages/hour'")
 	if len(n) != 3 || n[0] != 3 || n[2] != n[1]+int64(42*time.Minute) || fromNano(n[1]).Before(before.Truncate(
 		time.Microsecond)) || fromNano(n[1]).After(time.Now()) {
@@ -270,18 +176,18 @@ func testSharedLimitsByTheServersClock(t *testing.T, url string) {
 	if err != nil || got[0].OK || got[0].Wait > 24*time.Minute || got[0].Wait < 23*time.Minute {
 		t.Errorf("again: %+v, %v", got, err)
 	}
-	numbers(t, ask, "UPDATE limit_state SET full_at = at - 1")
+	numbers(t, ask, 0, "UPDATE limit_state SET full_at = at - 1")
 	if err := s.DropFullLimits(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := numbers(t, ask, "SELECT count(*) FROM limit_state"); n[0] != 0 {
+	if n := numbers(t, ask, 1, "SELECT count(*) FROM limit_state"); n[0] != 0 {
 		t.Errorf("%d full limits are kept", n[0])
 	}
 }
 
 // testSharedLimitsKeepRecipientsInBounds: those used last are kept, and their number is known.
-func testSharedLimitsKeepRecipientsInBounds(t *testing.T, url string) {
-	ask := openServer(t, url, 1)
+func testSharedLimitsKeepRecipientsInBounds(t *testing.T) {
+	ask := openServer(t, 1)
 	s := newSharedLimits(ask, 10)
 	at := time.Now()
 	s.at = func() int64 { return at.UnixNano() }
@@ -305,7 +211,7 @@ func testSharedLimitsKeepRecipientsInBounds(t *testing.T, url string) {
 		if n := to(c.from, c.to); n != c.new {
 			t.Errorf("%+v: %d new", c, n)
 		}
-		n := numbers(t, ask, "SELECT n, (SELECT count(*) FROM known) FROM known_count WHERE login = 'anna'")
+		n := numbers(t, ask, 2, "SELECT n, (SELECT count(*) FROM known) FROM known_count WHERE login = 'anna'")
 		if n[0] != c.kept || n[1] != c.kept {
 			t.Errorf("%+v: %d counted, %d kept", c, n[0], n[1])
 		}
@@ -313,8 +219,8 @@ func testSharedLimitsKeepRecipientsInBounds(t *testing.T, url string) {
 }
 
 // testSharedLimitsOfTwoNodes: two limiters on connections of their own, each asked by many at once.
-func testSharedLimitsOfTwoNodes(t *testing.T, url string) {
-	ask := openServer(t, url, 3)
+func testSharedLimitsOfTwoNodes(t *testing.T) {
+	ask := openServer(t, 3)
 	limits := []policy.Limit{parsed(t, "200 messages/day"), parsed(t, "100 new recipients/day"), parsed(t, "2GB/day")}
 	var passed, refunded atomic.Int64
 	var wg sync.WaitGroup
@@ -356,8 +262,8 @@ func testSharedLimitsOfTwoNodes(t *testing.T, url string) {
 }
 
 // testSharedLimitsWhileRecipientsAreForgotten: who writes to somebody who is being forgotten waits for nobody for ever.
-func testSharedLimitsWhileRecipientsAreForgotten(t *testing.T, url string) {
-	ask := openServer(t, url, 3)
+func testSharedLimitsWhileRecipientsAreForgotten(t *testing.T) {
+	ask := openServer(t, 3)
 	s := newSharedLimits(ask, 1_000_000)
 	at := time.Now()
 	s.at = func() int64 { return at.UnixNano() }
@@ -369,8 +275,8 @@ func testSharedLimitsWhileRecipientsAreForgotten(t *testing.T, url string) {
 	at = at.Add(48 * time.Hour)
 	d.Recipients = append(d.Recipients, "d")
 	counted := make(chan error, 1)
-	err := ask(t.Context(), func(conn db.Conn) error {
-		for _, query := range []string{"BEGIN", "DELETE FROM known WHERE addr = 'b'",
+	err := ask(t.Context(), func(conn *postgres.Conn) error {
+		for _, query := range []string{"BEGIN IMMEDIATE", "DELETE FROM known WHERE addr = 'b'",
 			"UPDATE known_count SET n = n - 1 WHERE login = 'anna'"} {
 			if err := conn.Run(query); err != nil {
 				return err
@@ -381,7 +287,7 @@ func testSharedLimitsWhileRecipientsAreForgotten(t *testing.T, url string) {
 			counted <- err
 		}()
 		for waits := int64(0); waits == 0; { // until it waits for the number
-			waits = numbers(t, ask, "SELECT count(*) FROM pg_locks WHERE NOT granted")[0]
+			waits = numbers(t, ask, 1, "SELECT count(*) FROM pg_locks WHERE NOT granted")[0]
 		}
 		return errors.Join(conn.Run("DELETE FROM known WHERE addr = 'a'"),
 			conn.Run("UPDATE known_count SET n = n - 1 WHERE login = 'anna'"), conn.Run("COMMIT"))
@@ -389,19 +295,19 @@ func testSharedLimitsWhileRecipientsAreForgotten(t *testing.T, url string) {
 	if err = errors.Join(err, <-counted); err != nil {
 		t.Fatal(err)
 	}
-	if n := numbers(t, ask, "SELECT n, (SELECT count(*) FROM known) FROM known_count"); n[0] != 2 || n[1] != 2 {
+	if n := numbers(t, ask, 2, "SELECT n, (SELECT count(*) FROM known) FROM known_count"); n[0] != 2 || n[1] != 2 {
 		t.Errorf("%d counted, %d kept, want 2", n[0], n[1])
 	}
 }
 
 // testSharedLimitsLost: when the connection ends before the answer, nobody knows whether it was counted.
-func testSharedLimitsLost(t *testing.T, url string) {
-	ask := openServer(t, url, 3)
+func testSharedLimitsLost(t *testing.T) {
+	ask := openServer(t, 3)
 	s := newSharedLimits(ask, 1_000_000)
 	one := []policy.Demand{{Login: "anna", Charges: []policy.Charge{{Limit: parsed(t, "1 message/day"), N: 1}}}}
 	counted := make(chan error, 1)
-	err := ask(t.Context(), func(conn db.Conn) error {
-		if err := errors.Join(conn.Run("BEGIN"), conn.Run("SELECT limit_lock(ARRAY['anna'::bytea])")); err != nil {
+	err := ask(t.Context(), func(conn *postgres.Conn) error {
+		if err := errors.Join(conn.Run("BEGIN IMMEDIATE"), conn.Run("SELECT limit_lock(ARRAY['anna'::bytea])")); err != nil {
 			return err
 		}
 		go func() {
@@ -409,7 +315,7 @@ func testSharedLimitsLost(t *testing.T, url string) {
 			counted <- err
 		}()
 		for ended := int64(0); ended == 0; {
-			ended = numbers(t, ask, "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE NOT granted")[0]
+			ended = numbers(t, ask, 1, "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE NOT granted")[0]
 		}
 		return conn.Run("ROLLBACK")
 	})
@@ -422,11 +328,11 @@ func testSharedLimitsLost(t *testing.T, url string) {
 	if got, err := s.CountLimits(t.Context(), one); err != nil || !got[0].OK {
 		t.Errorf("afterwards: %+v, %v", got, err)
 	}
-	numbers(t, ask, "DROP FUNCTION count_limits")
+	numbers(t, ask, 0, "DROP FUNCTION count_limits")
 	if _, err := s.CountLimits(t.Context(), one); err == nil || errors.Is(err, policy.ErrUnsure) {
 		t.Errorf("a statement that was refused: %v", err)
 	}
-	nobody := newSharedLimits(func(context.Context, func(db.Conn) error) error { return io.EOF }, 1)
+	nobody := newSharedLimits(func(context.Context, func(*postgres.Conn) error) error { return io.EOF }, 1)
 	if _, err := nobody.CountLimits(t.Context(), one); !errors.Is(err, io.EOF) || errors.Is(err, policy.ErrUnsure) {
 		t.Errorf("no connection: %v", err)
 	}
