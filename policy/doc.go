@@ -28,6 +28,6 @@
 // the limits carry on in memory and the error is logged. If the store cannot say which recipients are new, Take returns
 // a temporary error. The number of buckets is bounded: over the bound, the fullest of the longest unused is dropped.
 //
-// Where nodes share a counter (SharedLimits), that one decides, and Take returns a temporary error if it does not answer
+// Where nodes share a counter (SharedLimits), that one decides. If it does not answer, Take returns a temporary error
 // or, if so configured, lets pass what fits into a local share, which is counted later (decision 0046).
 package policy

@@ -103,7 +103,7 @@ func emptyLimiter(store LimitStore, now time.Time, log *slog.Logger, size int) *
 // not say which recipients are new, or that the shared counter did not answer: our own trouble, temporary.
 func (l *Limiter) Take(ctx context.Context, now time.Time, login string, limits []Limit, u Usage) (Verdict, error) {
 	if l.shared != nil {
-		return l.takeShared(ctx, now, login, limits, u)
+		return l.shared.take(ctx, now, login, limits, u)
 	}
 	var fresh []string
 	if slices.ContainsFunc(limits, func(l Limit) bool { return l.Unit == NewRecipients }) {

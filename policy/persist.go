@@ -43,7 +43,7 @@ func (l *Limiter) Close(ctx context.Context) error {
 // a shared counter it tells that one what was decided without it.
 func (l *Limiter) Save(ctx context.Context, now time.Time) error {
 	if l.shared != nil {
-		return l.settle(ctx, now)
+		return l.shared.settle(ctx, now)
 	}
 	return errors.Join(l.saveBuckets(ctx, now), l.known.save(ctx, now))
 }

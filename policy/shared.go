@@ -26,7 +26,7 @@ type Demand struct {
 	// Recipients are distinct RecipientKeys. Limits of new recipients count those that the login has not written to. If
 	// the demand is met they are remembered as used now.
 	Recipients []string
-	// Settle demands what was decided without the counter: nothing is refused, N is as much as it says for limits of new
+	// Settle demands what was decided without the counter: nothing is refused, N counts as it is for limits of new
 	// recipients too, and where it is negative it gives back.
 	Settle bool
 }

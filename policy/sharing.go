@@ -35,7 +35,7 @@ type SharedOptions struct {
 // did not answer, Close for the last time.
 func NewSharedLimiter(counter SharedLimits, opts SharedOptions, now time.Time, log *slog.Logger) *Limiter {
 	l := emptyLimiter(nil, now, log, maxBuckets)
-	l.shared = &sharing{counter: counter, SharedOptions: opts, log: l.log, owed: make(map[key]int64)}
+	l.shared = &sharing{counter: counter, own: l, SharedOptions: opts, log: l.log, owed: make(map[key]int64)}
 	return l
 }
 
@@ -43,6 +43,7 @@ func NewSharedLimiter(counter SharedLimits, opts SharedOptions, now time.Time, l
 // together, so that a login's messages wait for one commit, not for one after the other.
 type sharing struct {
 	counter SharedLimits
+	own     *Limiter // counts the local share in memory
 	SharedOptions
 	log *slog.Logger
 
@@ -62,7 +63,7 @@ type waiter struct {
 	err    error
 }
 
-func (l *Limiter) takeShared(ctx context.Context, now time.Time, login string, limits []Limit, u Usage) (
+func (s *sharing) take(ctx context.Context, now time.Time, login string, limits []Limit, u Usage) (
 	Verdict, error) {
 	v := Verdict{OK: true, Refund: func() {}}
 	d := Demand{Login: login}
@@ -84,23 +85,23 @@ func (l *Limiter) takeShared(ctx context.Context, now time.Time, login string, l
 	if len(d.Charges) == 0 {
 		return v, nil
 	}
-	if l.shared.isAway() {
-		return l.takeLocal(now, d, nil)
+	if s.isAway() {
+		return s.takeLocal(now, d, nil)
 	}
-	a, err := l.shared.ask(ctx, d)
+	a, err := s.ask(ctx, d)
 	switch {
 	case err == nil:
-		return l.judge(now, d, a), nil
-	case l.shared.Local && ctx.Err() == nil:
-		return l.takeLocal(now, d, err)
+		return s.judge(now, d, a), nil
+	case s.Local && ctx.Err() == nil:
+		return s.takeLocal(now, d, err)
 	}
 	return Verdict{Refund: v.Refund}, fmt.Errorf("count a message of %q against its limits: %w", login, err)
 }
 
 // judge makes a verdict of an answer.
-func (l *Limiter) judge(now time.Time, d Demand, a Answer) Verdict {
-	if l.shared.Local {
-		l.mirror(now, d, a)
+func (s *sharing) judge(now time.Time, d Demand, a Answer) Verdict {
+	if s.Local {
+		s.mirror(now, d, a)
 	}
 	if !a.OK {
 		c := d.Charges[a.Exceeded]
@@ -113,14 +114,15 @@ func (l *Limiter) judge(now time.Time, d Demand, a Answer) Verdict {
 		}
 		return v
 	}
-	return Verdict{OK: true, Refund: sync.OnceFunc(func() { l.shared.refund(d) })}
+	return Verdict{OK: true, Refund: sync.OnceFunc(func() { s.refund(d) })}
 }
 
 // mirror notes what the shared counter said, for the time when it does not answer.
-func (l *Limiter) mirror(now time.Time, d Demand, a Answer) {
+func (s *sharing) mirror(now time.Time, d Demand, a Answer) {
 	if a.OK {
-		l.known.met(now, d.Login, d.Recipients)
+		s.own.known.met(now, d.Login, d.Recipients)
 	}
+	l := s.own
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now = l.advanceLocked(now)
@@ -136,12 +138,12 @@ func (l *Limiter) mirror(now time.Time, d Demand, a Answer) {
 
 // takeLocal counts within the local share, and within what is left as far as this node knows. What exceeds that may
 // still be within the limit, so that it is no refusal but an error: our own trouble.
-func (l *Limiter) takeLocal(now time.Time, d Demand, cause error) (Verdict, error) {
+func (s *sharing) takeLocal(now time.Time, d Demand, cause error) (Verdict, error) {
 	v := Verdict{Refund: func() {}}
 	if cause == nil {
 		cause = errAway
 	}
-	fresh := l.known.notRecent(now, d.Login, d.Recipients)
+	fresh := s.own.known.notRecent(now, d.Login, d.Recipients)
 	need := amounts{NewRecipients: int64(len(fresh))}
 	limits := make([]Limit, 0, 2*len(d.Charges))
 	for i, c := range d.Charges {
@@ -150,23 +152,23 @@ func (l *Limiter) takeLocal(now time.Time, d Demand, cause error) (Verdict, erro
 		}
 		need[c.Limit.Unit] = d.Charges[i].N
 		share := c.Limit
-		share.Count /= int64(l.shared.nodes())
+		share.Count /= int64(s.nodes())
 		limits = append(limits, c.Limit, share)
 	}
 	d.Recipients, d.Settle = fresh, true
-	if !l.shared.owe(d, 1) {
+	if !s.owe(d, 1) {
 		return v, fmt.Errorf("count a message of %q: too much waits to be counted: %w", d.Login, cause)
 	}
-	if got := l.take(now, d.Login, limits, need); !got.OK {
-		l.shared.owe(d, -1)
+	if got := s.own.take(now, d.Login, limits, need); !got.OK {
+		s.owe(d, -1)
 		return v, fmt.Errorf("count a message of %q against its limits: its local share is used up: %w", d.Login, cause)
 	}
-	l.known.remember(now, d.Login, fresh)
+	s.own.known.remember(now, d.Login, fresh)
 	need[NewRecipients] = 0
 	v.OK, v.Local = true, true
 	v.Refund = sync.OnceFunc(func() {
-		l.refund(d.Login, limits, need)
-		l.shared.refund(d)
+		s.own.refund(d.Login, limits, need)
+		s.refund(d)
 	})
 	return v, nil
 }
@@ -175,39 +177,39 @@ var errAway = errors.New("the store did not answer")
 
 // settle tells the shared counter what was decided without it. A refund that may have been counted is not told again, a
 // charge is: an error must never let more pass.
-func (l *Limiter) settle(ctx context.Context, now time.Time) error {
+func (s *sharing) settle(ctx context.Context, now time.Time) error {
 	for range 2 { // the second time for what was decided during the first
-		demands := settlement(l.shared.takeOwed(), l.known.takePending())
-		if len(demands) == 0 && !l.shared.isAway() {
+		demands := settlement(s.takeOwed(), s.own.known.takePending())
+		if len(demands) == 0 && !s.isAway() {
 			return nil
 		}
 		var err error
 		if len(demands) == 0 {
-			_, err = l.shared.call(ctx, nil)
+			_, err = s.call(ctx, nil)
 		}
 		for part := range slices.Chunk(demands, maxDemands) {
 			if err != nil {
-				l.owePart(now, part, false)
-			} else if _, err = l.shared.call(ctx, part); err != nil {
-				l.owePart(now, part, errors.Is(err, ErrUnsure))
+				s.owePart(now, part, false)
+			} else if _, err = s.call(ctx, part); err != nil {
+				s.owePart(now, part, errors.Is(err, ErrUnsure))
 			}
 		}
 		if err != nil {
 			return fmt.Errorf("tell the store what was counted without it: %w", err)
 		}
-		l.shared.setAway(nil)
+		s.setAway(nil)
 	}
 	return nil
 }
 
 // owePart keeps what could not be settled for later.
-func (l *Limiter) owePart(now time.Time, part []Demand, unsure bool) {
+func (s *sharing) owePart(now time.Time, part []Demand, unsure bool) {
 	for _, d := range part {
 		if unsure {
 			d.Charges = slices.DeleteFunc(d.Charges, func(c Charge) bool { return c.N < 0 })
 		}
-		l.shared.owe(d, 1)
-		l.known.remember(now, d.Login, d.Recipients)
+		s.owe(d, 1)
+		s.own.known.remember(now, d.Login, d.Recipients)
 	}
 }
 

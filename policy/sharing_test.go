@@ -83,7 +83,8 @@ func TestSharedVerdicts(t *testing.T) {
 			from = 1 // user0 is known
 		}
 		u := policy.Usage{Messages: 1, Recipients: people(from, from+c.to), Bytes: int64(c.octets)}
-		if v := take(t, a, start, "anna", limits, u); v.OK || !v.Never || v.Limit != limits[c.limit] || v.Need != c.need {
+		v := take(t, a, start, "anna", limits, u)
+		if v.OK || !v.Never || v.Limit != limits[c.limit] || v.Need != c.need {
 			t.Errorf("verdict = %+v, want never by %s", v, limits[c.limit])
 		}
 	}
@@ -151,7 +152,8 @@ func TestLocalShare(t *testing.T) {
 	asked := counter.Calls()
 	v, err := a.Take(t.Context(), start, "anna", limits, oneMessage)
 	if v.OK || !v.Retry.IsZero() || err == nil || counter.Calls() != asked {
-		t.Errorf("over the share: %+v, %v, asked %d times: a refusal would lock the login", v, err, counter.Calls()-asked)
+		t.Errorf("over the share: %+v, %v, asked %d times: a refusal would lock the login", v, err,
+			counter.Calls()-asked)
 	}
 	v = take(t, a, start, "anna", limits, policy.Usage{Messages: 1, Bytes: 200_000_001})
 	if !v.Never || v.Limit != limits[3] {
@@ -210,8 +212,8 @@ func TestLocalShareOfManyNodes(t *testing.T) {
 	counter.Fail(failing(errGone), nil)
 	limits := parse(t, "100 messages/day")
 	for nodes, want := range map[int]int{0: 10, 3: 10, 11: 9, 25: 4, 101: 0} {
-		l := policy.NewSharedLimiter(counter, policy.SharedOptions{Local: true, Nodes: func() int { return nodes }}, start,
-			nil)
+		l := policy.NewSharedLimiter(counter, policy.SharedOptions{Local: true, Nodes: func() int { return nodes }},
+			start, nil)
 		if n := passes(t, l, start, "anna", limits); n != want {
 			t.Errorf("%d nodes: %d messages pass, want %d", nodes, n, want)
 		}
@@ -380,7 +382,8 @@ func TestSharedFault(t *testing.T) {
 		synctest.Wait()
 		g.boom = false
 		g.let <- struct{}{}
-		want("boom", `false count a message of "anna" against its limits: a fault of our own while the limits were counted`)
+		want("boom",
+			`false count a message of "anna" against its limits: a fault of our own while the limits were counted`)
 		g.let <- struct{}{}
 		want("true <nil>")
 	})
@@ -435,12 +438,15 @@ func TestSharedNodes(t *testing.T) {
 				p.d.Settle = true
 				model.CountLimits(context.Background(), []policy.Demand{p.d})
 			default:
-				n, octets := rapid.Int64Range(1, limits[0].Count).Draw(t, "n"), rapid.Int64Range(1, limits[1].Count).Draw(t, "of")
-				d := policy.Demand{Login: "anna", Charges: []policy.Charge{{Limit: limits[0], N: n}, {Limit: limits[1], N: octets}}}
+				n := rapid.Int64Range(1, limits[0].Count).Draw(t, "n")
+				octets := rapid.Int64Range(1, limits[1].Count).Draw(t, "of")
+				d := policy.Demand{Login: "anna", Charges: []policy.Charge{{Limit: limits[0], N: n},
+					{Limit: limits[1], N: octets}}}
 				want, _ := model.CountLimits(context.Background(), []policy.Demand{d})
 				now := start.Add(time.Duration(rapid.Int64Range(-1e15, 1e15).Draw(t, "clock")))
 				v := take(t, nodes[node], now, "anna", limits, policy.Usage{Messages: int(n), Bytes: octets})
-				if v.OK != want[0].OK || !v.OK && (v.Retry.Sub(now) != want[0].Wait || v.Limit != limits[want[0].Exceeded]) {
+				w := want[0]
+				if v.OK != w.OK || !v.OK && (v.Retry.Sub(now) != w.Wait || v.Limit != limits[w.Exceeded]) {
 					t.Fatalf("verdict = %+v, want %+v", v, want[0])
 				}
 				if v.OK {

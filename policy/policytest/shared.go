@@ -182,8 +182,8 @@ func (s *Shared) DropFullLimits(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// RunSharedLimits tests a SharedLimits. open returns one that nothing was counted on, with a clock, which starts at some
-// time of this century and shows whole microseconds.
+// RunSharedLimits tests a SharedLimits. open returns one that nothing was counted on, with a clock, which starts at
+// some time of this century and shows whole microseconds.
 func RunSharedLimits(t *testing.T, open func(t *testing.T, now func() time.Time) policy.SharedLimits) {
 	t.Run("one by one", func(t *testing.T) { testSharedCases(t, open) })
 	t.Run("new recipients", func(t *testing.T) { testSharedRecipients(t, open) })
@@ -301,8 +301,9 @@ func testSharedRecipients(t *testing.T, open func(t *testing.T, now func() time.
 	to := func(login string, addrs ...string) policy.Demand {
 		return policy.Demand{Login: login, Charges: []policy.Charge{two}, Recipients: addrs}
 	}
-	got := wantAnswers(t, s, []policy.Demand{to("anna", "a@x", "b@x", "c@x"), to("anna", "a@x"), to("anna", "a@x", "b@x"),
-		to("anna", "a@x", "b@x"), to("anna", "b@x", "\xff\\,\n"), to("ben", "a@x")}, false, true, true, true, false, true)
+	got := wantAnswers(t, s, []policy.Demand{to("anna", "a@x", "b@x", "c@x"), to("anna", "a@x"),
+		to("anna", "a@x", "b@x"), to("anna", "a@x", "b@x"), to("anna", "b@x", "\xff\\,\n"), to("ben", "a@x")},
+		false, true, true, true, false, true)
 	for i, want := range []int64{3, 1, 1, 0, 1, 1} {
 		if got[i].New != want {
 			t.Errorf("answer %d: %d new, want %d", i, got[i].New, want)
@@ -325,7 +326,8 @@ func testSharedRecipients(t *testing.T, open func(t *testing.T, now func() time.
 		many = append(many, fmt.Sprintf("user%d@example.com", i))
 	}
 	two.Limit = limit(t, "1000 new recipients/day")
-	if got := count(t, s, to("carl", many...), to("carl", many...)); !got[0].OK || got[0].New != 1000 || got[1].New != 0 {
+	got = count(t, s, to("carl", many...), to("carl", many...))
+	if !got[0].OK || got[0].New != 1000 || got[1].New != 0 {
 		t.Errorf("a thousand: %+v", got)
 	}
 }
@@ -414,8 +416,9 @@ func testSharedModel(t *testing.T, open func(t *testing.T, now func() time.Time)
 		var limits []policy.Limit
 		for i := range rapid.IntRange(1, 4).Draw(t, "limits") {
 			limits = append(limits, policy.Limit{
-				Count: rapid.SampledFrom([]int64{1, 2, 3, 7, 10, 60, 999, 1 << 31, 1<<53 - 111}).Draw(t, fmt.Sprint("count", i)),
-				Unit:  policy.Unit(rapid.IntRange(1, 4).Draw(t, fmt.Sprint("unit", i))),
+				Count: rapid.SampledFrom([]int64{1, 2, 3, 7, 10, 60, 999, 1 << 31, 1<<53 - 111}).Draw(t,
+					fmt.Sprint("count", i)),
+				Unit: policy.Unit(rapid.IntRange(1, 4).Draw(t, fmt.Sprint("unit", i))),
 				// Plus i, so that no two are the same.
 				Window: time.Duration(rapid.SampledFrom([]int{1, 60, 3601, 86400, 31_000_000}).Draw(t,
 					fmt.Sprint("window", i))+i) * time.Second,
@@ -495,8 +498,9 @@ func testSharedConcurrent(t *testing.T, open func(t *testing.T, now func() time.
 				var demands []policy.Demand
 				for i := range logins {
 					login := logins[(i*(1+g%2)+j)%3]
-					demands = append(demands, policy.Demand{Login: login, Recipients: []string{fmt.Sprint(j), fmt.Sprint(g, "-", j/5)},
-						Charges: []policy.Charge{{Limit: octets, N: 1}, {Limit: hundred, N: 1}, met}})
+					demands = append(demands, policy.Demand{Login: login,
+						Recipients: []string{fmt.Sprint(j), fmt.Sprint(g, "-", j/5)},
+						Charges:    []policy.Charge{{Limit: octets, N: 1}, {Limit: hundred, N: 1}, met}})
 				}
 				answers, err := s.CountLimits(context.Background(), demands)
 				if err != nil {

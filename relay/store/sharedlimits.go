@@ -35,11 +35,12 @@ func newSharedLimits(ask askServer, maxKnown int64) *SharedLimits {
 //
 // A limit is counted as GCRA does: all that is kept is when it will be full again. One of count per window that is full
 // at T is at T + n*window/count after n were taken, counted from now if T has passed, and lets them pass if that is no
-// later than now + window. These are the same decisions as those of a bucket of count tokens. The time is exact: full_at
-// in whole nanoseconds and part in 1/count of one, computed as numeric. tokens and at say the same for those who read.
+// later than now + window. A bucket of count tokens decides in the same way. The time is exact: full_at in whole
+// nanoseconds and part in 1/count of one, computed as numeric. tokens and at say the same for those who read.
 //
-// All statements lock in the same order: the logins (an advisory lock each, in the order of their hashes), their limits,
-// known_count, known. Rows of known that somebody else deletes are left alone, so that nobody is waited for there.
+// All statements lock in the same order: the logins (an advisory lock each, in the order of their hashes), their
+// limits, known_count, known. Rows of known that somebody else deletes are left alone, so that nobody is waited for
+// there.
 const schemaSharedLimits = `
 DROP INDEX IF EXISTS limit_state_full; -- full_at changes with each message: an index would make each a cold update
 ALTER TABLE limit_state ADD COLUMN part bigint NOT NULL DEFAULT 0;
@@ -100,14 +101,17 @@ BEGIN
 	FOR v_demand IN SELECT d FROM jsonb_array_elements(v_list) WITH ORDINALITY AS e (d, i) ORDER BY i LOOP
 		v_login := decode(v_demand->>'l', 'hex');
 		v_settle := v_demand->'s' = 'true';
-		v_new := ARRAY(SELECT a FROM (SELECT decode(r, 'hex') AS a FROM jsonb_array_elements_text(v_demand->'r') AS r) AS all_of
+		v_new := ARRAY(SELECT a
+			FROM (SELECT decode(r, 'hex') AS a FROM jsonb_array_elements_text(v_demand->'r') AS r) AS given
 			WHERE NOT EXISTS (SELECT FROM known WHERE login = v_login AND addr = a));
 		v_fresh := cardinality(v_new);
 		v_ok := true; v_which := -1; v_wait := 0; v_never := false; v_stale := false;
-		v_before := '{}'; v_after := '{}'; v_lims := '{}'; v_spans := '{}'; v_tokens := '{}'; v_tats := '{}'; v_parts := '{}';
+		v_before := '{}'; v_after := '{}';
+		v_lims := '{}'; v_spans := '{}'; v_tokens := '{}'; v_tats := '{}'; v_parts := '{}';
 		FOR v_charge IN
-			SELECT i - 1 AS i, convert_to(c->>'lim', 'UTF8') AS lim, (c->>'c')::bigint AS count, (c->>'w')::bigint AS span,
-				(c->>'n')::bigint AS n, c->'new' = 'true' AS new, coalesce(full_at, 0) AS full_at, coalesce(part, 0) AS part
+			SELECT i - 1 AS i, convert_to(c->>'lim', 'UTF8') AS lim, (c->>'c')::bigint AS count,
+				(c->>'w')::bigint AS span, (c->>'n')::bigint AS n, c->'new' = 'true' AS new,
+				coalesce(full_at, 0) AS full_at, coalesce(part, 0) AS part
 			FROM jsonb_array_elements(v_demand->'c') WITH ORDINALITY AS e (c, i)
 			LEFT JOIN limit_state ON login = v_login AND lim = convert_to(c->>'lim', 'UTF8') ORDER BY i
 		LOOP
@@ -152,7 +156,8 @@ BEGIN
 				WHERE s.login = v_login AND s.lim = l AND s.full_at - v_now > 2 * w;
 		ELSIF v_ok THEN
 			INSERT INTO limit_state (login, lim, tokens, at, full_at, part)
-				SELECT v_login, l, t, v_now, f, p FROM unnest(v_lims, v_tokens, v_tats, v_parts) AS r (l, t, f, p) ORDER BY l
+				SELECT v_login, l, t, v_now, f, p
+				FROM unnest(v_lims, v_tokens, v_tats, v_parts) AS r (l, t, f, p) ORDER BY l
 				ON CONFLICT (login, lim) DO UPDATE SET tokens = excluded.tokens, at = excluded.at,
 					full_at = excluded.full_at, part = excluded.part;
 			IF v_fresh > 0 THEN

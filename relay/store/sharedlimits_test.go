@@ -86,14 +86,9 @@ func testSharedLimitsWhileALoginIsDeleted(t *testing.T) {
 		{Limit: parsed(t, "10 messages/day"), N: 1}, {Limit: parsed(t, "20 messages/week"), N: 1},
 		{Limit: parsed(t, "5 new recipients/day")}}}}
 	var wg sync.WaitGroup
-	stop := make(chan struct{})
+	var done atomic.Bool
 	wg.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
+		for !done.Load() {
 			if _, err := s.CountLimits(context.Background(), one); err != nil {
 				t.Error(err)
 				return
@@ -115,7 +110,7 @@ func testSharedLimitsWhileALoginIsDeleted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	close(stop)
+	done.Store(true)
 	wg.Wait()
 }
 
@@ -307,7 +302,8 @@ func testSharedLimitsLost(t *testing.T) {
 	one := []policy.Demand{{Login: "anna", Charges: []policy.Charge{{Limit: parsed(t, "1 message/day"), N: 1}}}}
 	counted := make(chan error, 1)
 	err := ask(t.Context(), func(conn *postgres.Conn) error {
-		if err := errors.Join(conn.Run("BEGIN IMMEDIATE"), conn.Run("SELECT limit_lock(ARRAY['anna'::bytea])")); err != nil {
+		err := errors.Join(conn.Run("BEGIN IMMEDIATE"), conn.Run("SELECT limit_lock(ARRAY['anna'::bytea])"))
+		if err != nil {
 			return err
 		}
 		go func() {
