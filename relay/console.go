@@ -117,9 +117,12 @@ func (s *Server) adminTLS() *tls.Config {
 
 // newOperations are what people may do while the daemon runs.
 func (s *Server) newOperations() *operate.Operations {
-	return operate.New(operate.Options{Config: s.config, Store: s.store,
-		Status:  func(ctx context.Context) (*status.Report, error) { return s.status(ctx), nil },
-		Counted: s.limiter.States, Lookup: s.accounts.Lookup, Version: s.options.Version})
+	o := operate.Options{Config: s.config, Store: s.store, Lookup: s.accounts.Lookup, Version: s.options.Version,
+		Status: func(ctx context.Context) (*status.Report, error) { return s.status(ctx), nil }}
+	if !s.store.Shared() { // else the store has counted them
+		o.Counted = s.limiter.States
+	}
+	return operate.New(o)
 }
 
 // consoleOf is the console and the API, with who may in before them; nil where the configuration has neither.

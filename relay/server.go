@@ -142,7 +142,9 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if s.devices = new(devices.Table); !s.devicesChanged(ctx) {
 		return nil, errors.New("which devices are known cannot be read from the store")
 	}
-	if s.limiter, err = policy.NewLimiter(ctx, s.store, time.Now(), s.log); err != nil {
+	if shared := s.store.SharedLimits(); shared != nil {
+		s.limiter = policy.NewSharedLimiter(shared, policy.SharedOptions{}, time.Now(), s.log)
+	} else if s.limiter, err = policy.NewLimiter(ctx, s.store, time.Now(), s.log); err != nil {
 		return nil, err
 	}
 	if s.certs, err = certs.New(c.CertOptions(o.Logger)); err != nil {

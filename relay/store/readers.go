@@ -26,8 +26,8 @@ type readers struct {
 	closed bool // guarded by mu
 }
 
-func newReaders(e engine, n int) *readers {
-	r := &readers{open: e.reader, begin: e.snapshot(), free: make(chan db.Conn, n)}
+func newReaders(open func() (db.Conn, error), begin string, n int) *readers {
+	r := &readers{open: open, begin: begin, free: make(chan db.Conn, n)}
 	for range n {
 		r.free <- nil
 	}

@@ -55,6 +55,7 @@ var migrations = []migration{
 	{file: schemaQueued, server: schemaServer},
 	{both: schemaFlows},
 	{both: schemaKeepsakes},
+	{server: schemaSharedLimits},
 }
 
 // schema1: the indexes of the queue are partial so that a message which is handed to an attempt when it

@@ -23,6 +23,7 @@ type server struct {
 	name    string // for people
 	clock   clock
 	readers *readers     // of mail; for what must be known of the database
+	asking  *readers     // for clients who wait
 	node    atomic.Int64 // its number; 0: a command
 
 	// Of the writer's goroutine.
@@ -58,9 +59,9 @@ func newServer(o Options, f *fuse) *server {
 	if o.Password != "" {
 		url += " password='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(string(o.Password)) + "'"
 	}
-	return &server{
-		fuse: f, log: o.Logger, config: postgres.Config{URL: url, Node: o.Node}, name: o.Place(),
-	}
+	s := &server{fuse: f, log: o.Logger, config: postgres.Config{URL: url, Node: o.Node}, name: o.Place()}
+	s.asking = newReaders(s.asker, s.snapshot(), maxReaders)
+	return s
 }
 
 // open implements engine.
@@ -179,14 +180,35 @@ func (s *server) there(ctx context.Context) (bool, error) {
 
 // close implements engine.
 func (s *server) close() error {
-	if s.conn == nil {
-		return nil
+	err := s.asking.close()
+	if s.conn != nil {
+		err = errors.Join(err, s.conn.Close())
 	}
-	return s.conn.Close()
+	return err
 }
 
 // readBy implements engine.
 func (s *server) readBy(r *readers) { s.readers = r }
+
+// askFor is how long a question of a client who waits may take.
+const askFor = 5 * time.Second
+
+// asker opens a connection for questions of clients who wait, such as whether limits let a message pass.
+func (s *server) asker() (db.Conn, error) {
+	if f := s.away.Load(); f != nil {
+		return nil, f.error
+	}
+	conn, err := s.connect()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), connectFor)
+	defer cancel()
+	if err := conn.SetStatementTimeout(ctx, askFor); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
 
 // reader implements engine.
 func (s *server) reader() (db.Conn, error) { return s.connect() }

@@ -31,6 +31,25 @@ func newSharedLimits(ask askServer, maxKnown int64) *SharedLimits {
 	return &SharedLimits{ask: ask, maxKnown: maxKnown}
 }
 
+// SharedLimits counts limits for all nodes together; nil with SQLite, whose one daemon counts in memory.
+func (s *Store) SharedLimits() *SharedLimits {
+	e, ok := s.engine.(*server)
+	if !ok {
+		return nil
+	}
+	return newSharedLimits(e.ask, s.opts.MaxKnown)
+}
+
+// ask runs a function with a connection of its own that is in no transaction.
+func (s *server) ask(ctx context.Context, f func(*postgres.Conn) error) error {
+	return s.asking.read(ctx, func(conn db.Conn) error { return f(conn.(*postgres.Conn)) })
+}
+
+// lockLimits makes messages of a login that are being counted wait for the transaction.
+func (s *server) lockLimits(t *tx, login string) error {
+	return t.Run("SELECT limit_lock(ARRAY[?::bytea])", login)
+}
+
 // schemaSharedLimits is for PostgreSQL alone, after the tables limit_state, known and known_count.
 //
 // A limit is counted as GCRA does: all that is kept is when it will be full again. One of count per window that is full

@@ -163,7 +163,8 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.engine.open(ctx); err != nil {
 		return err
 	}
-	s.readers, s.lookups = newReaders(s.engine, maxReaders), newReaders(s.engine, maxLookups)
+	s.readers = newReaders(s.engine.reader, s.engine.snapshot(), maxReaders)
+	s.lookups = newReaders(s.engine.reader, s.engine.snapshot(), maxLookups)
 	s.engine.readBy(s.readers)
 	s.writer = newWriter(s.engine, f)
 	s.running.Go(s.writer.run)

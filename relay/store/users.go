@@ -199,6 +199,11 @@ func (s *Store) DeleteUser(ctx context.Context, login string, check func(auth.Us
 				return refuse(err)
 			}
 		}
+		if e, ok := s.engine.(*server); ok {
+			if err := e.lockLimits(t, login); err != nil {
+				return err
+			}
+		}
 		for _, table := range []string{"user", "limit_state", "known", "known_count", "scram_keys", "cram_keys",
 			"login_certificate"} {
 			if err := t.Run("DELETE FROM "+table+" WHERE login = ?", login); err != nil {
