@@ -136,14 +136,7 @@ func homeOf(dir string) (string, error) {
 // renewNode renews the row until ctx ends. Where another process has it, this one must not write any more.
 func (s *Store) renewNode(ctx context.Context, e *server, m *membership) {
 	defer close(m.ended)
-	tick := time.NewTicker(nodeBeats)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	for pause(ctx, nodeBeats) {
 		asked, now, ours := time.Now(), int64(0), false
 		err := s.readers.read(ctx, func(conn db.Conn) (err error) {
 			now, ours, err = conn.Int(renewQuery, int64(nodeLives), m.name, m.boot)
@@ -158,6 +151,18 @@ func (s *Store) renewNode(ctx context.Context, e *server, m *membership) {
 				ErrNodeLives, m.name))
 			return
 		}
+	}
+}
+
+// pause waits, and reports false if ctx ends meanwhile.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
 	}
 }
 
