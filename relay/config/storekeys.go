@@ -77,7 +77,9 @@ func (v *validator) store() {
 	if v.DataDir == "" {
 		v.fail("data_dir", "is empty, write a directory that postern may write to")
 	}
-	v.oneOf("store.degraded", v.Store.Degraded, DegradedRefuse)
+	if v.Store.Degraded != DegradedRefuse {
+		v.fail("store.degraded", "unknown value %q, write %q", v.Store.Degraded, DegradedRefuse)
+	}
 	if v.Store.URL.Server() {
 		v.storeServer()
 	} else {

@@ -136,7 +136,7 @@ func homeOf(dir string) (string, error) {
 // renewNode renews the row until ctx ends. Where another process has it, this one must not write any more.
 func (s *Store) renewNode(ctx context.Context, e *server, m *membership) {
 	defer close(m.ended)
-	for pause(ctx, nodeBeats) {
+	for pause(ctx, nodeBeats) == nil {
 		asked, now, ours := time.Now(), int64(0), false
 		err := s.readers.read(ctx, func(conn db.Conn) (err error) {
 			now, ours, err = conn.Int(renewQuery, int64(nodeLives), m.name, m.boot)
@@ -151,18 +151,6 @@ func (s *Store) renewNode(ctx context.Context, e *server, m *membership) {
 				ErrNodeLives, m.name))
 			return
 		}
-	}
-}
-
-// pause waits, and reports false if ctx ends meanwhile.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }
 
