@@ -279,10 +279,14 @@ func (l *lockout) goodLocked(now time.Time, login string, client netip.Prefix) *
 		}
 		l.pairs.Add(key, g)
 	}
-	if now.Sub(g.at) > recent {
-		l.pairs.Remove(key)
+	if now.Sub(g.at) <= recent {
+		return g
+	}
+	l.pairs.Remove(key)
+	if g = l.memory.recall(key); g == nil || now.Sub(g.at) > recent { // used elsewhere since?
 		return nil
 	}
+	l.pairs.Add(key, g)
 	return g
 }
 

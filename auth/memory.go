@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"maps"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -11,7 +12,7 @@ import (
 
 // The lockout outlives the process where the caller stores what Unsaved returns and passes it to Restore at the next
 // start: from where logins were used, so that guesses after a restart lock out no user, and the locks, so that the
-// command line can show and lift them.
+// command line can show and lift them. Processes that share a store share both by Learn; each counts failures alone.
 
 // saveEvery is how precisely the time of the last login from a place is saved: a login used all day costs few writes.
 const saveEvery = 6 * time.Hour
@@ -31,7 +32,7 @@ type Place struct {
 // memory is the part of the lockout that outlives the process. The mutex of the lockout guards it.
 type memory struct {
 	key    []byte
-	before map[[16]byte]time.Time // pairs of a former life, until they are met
+	before map[[16]byte]time.Time // pairs of a former life and of other processes, until they are met
 	pairs  map[pair]struct{}      // used since they were saved
 	// begun or ended since they were saved; without a login an address, without an address a login
 	locks map[pair]struct{}
@@ -50,7 +51,7 @@ func (m *memory) digest(p pair) (d [16]byte) {
 	return d
 }
 
-// recall returns a pair of a former life.
+// recall returns a pair of a former life, or one that another process has met.
 func (m *memory) recall(p pair) *goodPair {
 	if len(m.before) == 0 {
 		return nil
@@ -94,6 +95,47 @@ func (a *Authenticator) Restore(key []byte, places []Place, locks []Lock, now ti
 			c.until, c.failures, c.stored = until(lock.Until, now.Add(l.Duration)), lock.Failures, true
 		}
 	}
+}
+
+// Learn takes over what other processes have saved since: from where logins are used, and locks. What is known here
+// stays, and so does what was changed here and is not saved yet.
+func (a *Authenticator) Learn(places []Place, locks []Lock) {
+	l, now := a.lockout, time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.memory.learn(places, now)
+	for _, lock := range locks {
+		if _, changed := l.memory.locks[lock.key()]; changed {
+			continue
+		}
+		end := until(lock.Until, now.Add(l.Duration))
+		if c := l.counterLocked(lock.key(), end.After(now)); c != nil && end.After(later(c.until, now)) {
+			c.seen, c.until, c.failures, c.stored = nil, end, lock.Failures, true
+		}
+	}
+}
+
+// learn adds pairs that others met.
+func (m *memory) learn(places []Place, now time.Time) {
+	if len(places) == 0 {
+		return
+	}
+	if m.before == nil {
+		m.before = make(map[[16]byte]time.Time)
+	}
+	maps.DeleteFunc(m.before, func(_ [16]byte, at time.Time) bool { return now.Sub(at) > recent })
+	for _, p := range places {
+		if at, ok := m.before[p.Digest]; ok || len(m.before) < maxPairs {
+			m.before[p.Digest] = later(at, p.At)
+		}
+	}
+}
+
+// HasNewLocks reports whether a lock has begun or ended that is not saved yet: other processes wait for it.
+func (a *Authenticator) HasNewLocks() bool {
+	a.lockout.mu.Lock()
+	defer a.lockout.mu.Unlock()
+	return len(a.lockout.memory.locks) > 0
 }
 
 func until(a, bound time.Time) time.Time {

@@ -37,6 +37,8 @@ type Options struct {
 	Logger            *slog.Logger
 	// Changed, unless nil, is called after each reload, with the reason if the change was refused.
 	Changed func(error)
+
+	shared Shared // of Share; nil: none
 }
 
 func (o *Options) selfSigned() bool { return o.CertFile == "" && o.KeyFile == "" }
@@ -107,6 +109,7 @@ func (m *Manager) renewLocked(now time.Time) (*set, error) {
 	if err := makeSelfSigned(&m.options, now); err != nil {
 		return nil, err
 	}
+	m.options.agreeOrWarn(now, m.options.Logger) // another node may have renewed them
 	m.seen = textfile.FingerprintOf(m.options.files()...)
 	s, err := load(&m.options, now)
 	if err == nil && s == nil {
@@ -126,7 +129,7 @@ func (m *Manager) Reload() error {
 func (m *Manager) Use(o Options) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	o.Logger, o.Changed = m.options.Logger, m.options.Changed
+	o.Logger, o.Changed, o.shared = m.options.Logger, m.options.Changed, m.options.shared
 	before := m.options
 	m.options = o
 	if !o.ACME {
@@ -135,8 +138,12 @@ func (m *Manager) Use(o Options) error {
 	err := m.reloadLocked(time.Now())
 	if err != nil {
 		m.options, m.seen = before, textfile.FingerprintOf(before.files()...)
+		return err
 	}
-	return err
+	if m.options.agreeOrWarn(time.Now(), m.options.Logger) {
+		return m.reloadLocked(time.Now())
+	}
+	return nil
 }
 
 func (m *Manager) reloadLocked(now time.Time) error {

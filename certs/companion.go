@@ -22,6 +22,7 @@ type Companion struct {
 	mu      sync.Mutex // guards manager
 	manager *Manager   // nil: no listener wants it
 	log     *slog.Logger
+	shared  Shared // guarded by mu; of Share
 }
 
 // NewCompanion loads the certificate of o, or makes a self-signed one, if it is wanted.
@@ -70,6 +71,11 @@ func (c *Companion) Use(o Options, wanted bool) error {
 	m, err := New(o)
 	if err != nil {
 		return err
+	}
+	if c.shared != nil {
+		if err := m.Share(c.shared); err != nil {
+			c.log.Warn("this node presents an RSA certificate of its own", "err", err)
+		}
 	}
 	c.manager = m
 	c.log.Info("listeners of old devices present an RSA certificate beside the other", "names", m.last().Leaf.DNSNames,

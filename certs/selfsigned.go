@@ -101,6 +101,11 @@ func makeSelfSigned(o *Options, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("make a self-signed certificate: %w", err)
 	}
+	return o.write(certificates)
+}
+
+// write writes the files of both certificates.
+func (o *Options) write(certificates [2]tls.Certificate) error {
 	var trust bytes.Buffer
 	for i, file := range o.files() {
 		public, private, err := encode(&certificates[i])

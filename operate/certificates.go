@@ -211,7 +211,7 @@ func namesOf(conf *config.Config, name string) ([]string, error) {
 }
 
 // Running reports whether a daemon runs that does what Renew asks for.
-func (c Certificates) Running() bool { return store.Serving(c.Config().DataDir) }
+func (c Certificates) Running() bool { return store.Serving(store.Of(c.Config())) }
 
 // Records are the DNS records that a person has to publish once for the challenges of [tls.acme]. An account is
 // registered at the CA, or at the server of acme-dns, where there is none yet: it is part of the records.

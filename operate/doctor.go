@@ -3,7 +3,6 @@ package operate
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -85,7 +84,7 @@ var Unwatched = []string{"config", "listeners", "clock", "files", "store", "acco
 
 // examineDNS looks at the DNS of all domains that mail is sent from.
 func examineDNS(ctx context.Context, c *config.Config, look LookOptions) (list []finding.Finding) {
-	s, err := store.Open(ctx, store.Options{Dir: c.DataDir, Logger: slog.New(slog.DiscardHandler)})
+	s, err := store.Open(ctx, store.Of(c))
 	if err != nil {
 		return nil // the examination of the store says so
 	}

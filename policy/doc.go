@@ -1,5 +1,5 @@
 // Package policy decides who may send as whom, to whom, and how much. It knows logins, addresses and numbers, and does
-// no I/O except through a LimitStore.
+// no I/O except through a LimitStore or SharedLimits.
 //
 // # Rules
 //
@@ -27,4 +27,7 @@
 // are refilled for the time that has passed. A restart forgets nothing, a crash at most two seconds. If saving fails,
 // the limits carry on in memory and the error is logged. If the store cannot say which recipients are new, Take returns
 // a temporary error. The number of buckets is bounded: over the bound, the fullest of the longest unused is dropped.
+//
+// Where nodes share a counter (SharedLimits), that one decides. If it does not answer, Take returns a temporary error
+// or, if so configured, lets pass what fits into a local share, which is counted later (decision 0046).
 package policy

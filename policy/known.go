@@ -95,6 +95,15 @@ func (k *known) remember(now time.Time, login string, keys []string) {
 	}
 }
 
+// met notes in memory what the store knows already.
+func (k *known) met(now time.Time, login string, keys []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, addr := range keys {
+		k.recent.Add(contact{login, addr}, now)
+	}
+}
+
 // rememberLocked drops what exceeds maxPending: it will count as new again, which errs on the safe side.
 func (k *known) rememberLocked(now time.Time, c contact) {
 	k.recent.Add(c, now)

@@ -65,7 +65,8 @@ func (l Limit) LeftOf(s State, now time.Time) Left {
 	return left
 }
 
-// States returns what is counted of a login now. Limits of which nothing was used are not there.
+// States returns what is counted of a login now. Limits of which nothing was used are not there. What is counted on a
+// shared counter is in the store, not here.
 func (l *Limiter) States(now time.Time, login string, limits []Limit) (states []State) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

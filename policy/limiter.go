@@ -40,17 +40,20 @@ type Verdict struct {
 	Need  int64     // what the message counts against it
 	Retry time.Time // when the message will pass, if nothing else is sent until then
 	Never bool      // the message alone exceeds the limit, so it can never pass
+	Local bool      // by the local share, since the shared counter did not answer
 	// Refund returns what was taken, once, for a message that was not accepted in the end. New recipients stay known
 	// and are not refunded.
 	Refund func()
 }
 
-// Limiter has a token bucket for each login and limit. It is safe for concurrent use.
+// Limiter has a token bucket for each login and limit, or takes from a counter that nodes share. It is safe for
+// concurrent use.
 type Limiter struct {
-	store LimitStore
-	log   *slog.Logger
-	known *known
-	size  int
+	store  LimitStore
+	log    *slog.Logger
+	known  *known
+	size   int
+	shared *sharing // nil: this node counts alone
 
 	mu      sync.Mutex // guards all below
 	now     time.Time  // the latest seen, so that no period refills twice
@@ -78,11 +81,7 @@ func NewLimiter(ctx context.Context, store LimitStore, now time.Time, log *slog.
 }
 
 func newLimiter(ctx context.Context, store LimitStore, now time.Time, log *slog.Logger, size int) (*Limiter, error) {
-	log = cmp.Or(log, slog.New(slog.DiscardHandler))
-	l := &Limiter{
-		store: store, log: log, known: newKnown(store), size: size, now: now,
-		buckets: make(map[key]*bucket), order: list.New(), dirty: make(map[*bucket]struct{}),
-	}
+	l := emptyLimiter(store, now, log, size)
 	states, err := store.LoadLimits(ctx, now)
 	if err != nil {
 		return nil, fmt.Errorf("load the state of limits: %w", err)
@@ -93,9 +92,19 @@ func newLimiter(ctx context.Context, store LimitStore, now time.Time, log *slog.
 	return l, nil
 }
 
+func emptyLimiter(store LimitStore, now time.Time, log *slog.Logger, size int) *Limiter {
+	return &Limiter{
+		store: store, log: cmp.Or(log, slog.New(slog.DiscardHandler)), known: newKnown(store), size: size, now: now,
+		buckets: make(map[key]*bucket), order: list.New(), dirty: make(map[*bucket]struct{}),
+	}
+}
+
 // Take counts a message of login against all limits, or none if one is exceeded. An error means that the store could
-// not say which recipients are new: our own trouble, temporary.
+// not say which recipients are new, or that the shared counter did not answer: our own trouble, temporary.
 func (l *Limiter) Take(ctx context.Context, now time.Time, login string, limits []Limit, u Usage) (Verdict, error) {
+	if l.shared != nil {
+		return l.shared.take(ctx, now, login, limits, u)
+	}
 	var fresh []string
 	if slices.ContainsFunc(limits, func(l Limit) bool { return l.Unit == NewRecipients }) {
 		var err error

@@ -15,13 +15,16 @@ func (l *Limiter) Run(ctx context.Context) {
 	tick := time.NewTicker(saveEvery)
 	defer tick.Stop()
 	failing := false
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 		err := l.Save(ctx, time.Now())
+		if err == nil && l.shared != nil && n%dropFullAt == 0 {
+			err = l.shared.counter.DropFullLimits(ctx)
+		}
 		if err != nil && !failing && ctx.Err() == nil {
 			l.log.Error("cannot save the state of limits; a restart would forget it", "err", err)
 		}
@@ -36,8 +39,12 @@ func (l *Limiter) Close(ctx context.Context) error {
 	return l.Save(ctx, time.Now())
 }
 
-// Save writes the buckets that changed since the last Save, and new recipients. The next Save retries what failed.
+// Save writes the buckets that changed since the last Save, and new recipients. The next Save retries what failed. With
+// a shared counter it tells that one what was decided without it.
 func (l *Limiter) Save(ctx context.Context, now time.Time) error {
+	if l.shared != nil {
+		return l.shared.settle(ctx, now)
+	}
 	return errors.Join(l.saveBuckets(ctx, now), l.known.save(ctx, now))
 }
 
@@ -99,13 +106,17 @@ func (l *Limiter) restoreLocked(now time.Time, s State) {
 	if l.buckets[k] != nil {
 		return
 	}
-	tokens := min(max(s.Tokens, 0), float64(limit.Count))
+	l.addLocked(k, at).set(at, s.Tokens)
+	l.evictLocked(now)
+}
+
+// set gives a bucket that was not used yet the tokens that it had at a moment.
+func (b *bucket) set(at time.Time, tokens float64) {
+	tokens = min(max(tokens, 0), float64(b.limit.Count))
 	whole := math.Floor(tokens)
 	// rate.Limiter takes whole tokens, so the fraction becomes the time that it took to refill.
-	fraction := time.Duration((tokens - whole) / limit.perSecond() * float64(time.Second))
-	b := l.addLocked(k, at)
-	b.tokens.AllowN(at.Add(-fraction), int(limit.Count)-int(whole))
-	l.evictLocked(now)
+	fraction := time.Duration((tokens - whole) / b.limit.perSecond() * float64(time.Second))
+	b.tokens.AllowN(at.Add(-fraction), int(b.limit.Count)-int(whole))
 }
 
 // recipientKeys returns the distinct keys of addresses.

@@ -31,6 +31,8 @@ type accounts struct {
 	keys       keyMaker
 	apps       *appUses
 
+	seen map[string]time.Time // when each login was changed, as forgive saw it
+
 	mu      sync.Mutex // guards what follows
 	sources []auth.Source
 	broken  map[string]error // password files, by name, that could not be read again
@@ -58,7 +60,16 @@ func (a *accounts) open(ctx context.Context, c *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	return a.store.LoginLockout().Restore(ctx, a.Authenticator, key, time.Now())
+	if err := a.store.LoginLockout().Restore(ctx, a.Authenticator, key, time.Now()); err != nil {
+		return err
+	}
+	users, err := a.store.Users(ctx)
+	elsewhere, err2 := a.store.LockedElsewhere(ctx)
+	a.seen = make(map[string]time.Time, len(users))
+	for _, u := range append(users, elsewhere...) {
+		a.seen[u.Login] = u.Changed
+	}
+	return errors.Join(err, err2)
 }
 
 func lockout(c *config.Config) auth.Lockout {
@@ -123,13 +134,17 @@ func (a *accounts) changed() {
 	a.generation.Add(1)
 }
 
-// forgive ends the lockouts of accounts that were changed after since.
+// forgive ends the lockouts of accounts that were changed since it was last called. When that was says the clock of who
+// changed them, so it is compared with nothing but itself.
 func (a *accounts) forgive(users []auth.User, since time.Time) {
+	seen := make(map[string]time.Time, len(users))
 	for _, u := range users {
-		if u.Changed.After(since) {
+		seen[u.Login] = u.Changed
+		if before, known := a.seen[u.Login]; !known || !before.Equal(u.Changed) {
 			a.Forget(u.Login)
 		}
 	}
+	a.seen = seen
 	a.monitor.Accounts(users, since)
 }
 
@@ -138,16 +153,16 @@ func (a *accounts) saveLockout(ctx context.Context) error {
 	return a.store.LoginLockout().Keep(ctx, a.Authenticator, time.Now())
 }
 
-// lockoutsLifted adopts lockouts that an operator has lifted.
+// lockoutsLifted adopts lockouts that an operator has lifted, and those that another node has begun.
 func (a *accounts) lockoutsLifted(ctx context.Context) bool {
-	locks, err := a.store.Lockouts(ctx, time.Now())
+	lifted, err := a.store.LoginLockout().Adopt(ctx, a.Authenticator, time.Now())
 	if err != nil {
 		if ctx.Err() == nil {
-			a.log.Error("lockouts that a person has lifted are not lifted here", "err", err)
+			a.log.Error("lockouts that were lifted or begun elsewhere are not here", "err", err)
 		}
 		return false
 	}
-	for _, l := range a.KeepLocks(locks) {
+	for _, l := range lifted {
 		a.log.Info("lockout lifted by a person", "login", l.Login, "client", l.Client)
 		a.monitor.Lifted(l)
 	}

@@ -45,6 +45,7 @@ func acmeOptions(c *config.Config, s *relaystore.ACME, log *slog.Logger) (*acme.
 	if o == nil {
 		o = &acme.Options{Storage: s, Logger: log}
 	}
+	o.Shared = s.Shared()
 	return o, err
 }
 

@@ -70,7 +70,7 @@ func (s *Server) consoleChanged(ctx context.Context) bool {
 	return err == nil
 }
 
-// consoleLifted adopts lockouts of the console that a person has lifted.
+// consoleLifted adopts lockouts of the console that a person has lifted, or that another node has begun.
 func (s *Server) consoleLifted(ctx context.Context) bool {
 	if s.access == nil {
 		return true
@@ -89,6 +89,11 @@ func (s *Server) saveLockouts(ctx context.Context) error {
 		err = errors.Join(err, s.access.SaveLockout(ctx))
 	}
 	return err
+}
+
+// hasNewLocks reports whether somebody was locked out, or is no more, that other nodes do not know of yet.
+func (s *Server) hasNewLocks() bool {
+	return s.accounts.HasNewLocks() || s.access != nil && s.access.HasNewLocks()
 }
 
 // adminNames are the host names that the admin address may be asked for by.
@@ -112,9 +117,12 @@ func (s *Server) adminTLS() *tls.Config {
 
 // newOperations are what people may do while the daemon runs.
 func (s *Server) newOperations() *operate.Operations {
-	return operate.New(operate.Options{Config: s.config, Store: s.store,
-		Status:  func(ctx context.Context) (*status.Report, error) { return s.status(ctx), nil },
-		Counted: s.limiter.States, Lookup: s.accounts.Lookup, Version: s.options.Version})
+	o := operate.Options{Config: s.config, Store: s.store, Lookup: s.accounts.Lookup, Version: s.options.Version,
+		Status: func(ctx context.Context) (*status.Report, error) { return s.status(ctx), nil }}
+	if !s.store.Shared() { // else the store has counted them
+		o.Counted = s.limiter.States
+	}
+	return operate.New(o)
 }
 
 // consoleOf is the console and the API, with who may in before them; nil where the configuration has neither.
@@ -122,8 +130,12 @@ func consoleOf(s *Server) http.Handler {
 	if s.access == nil {
 		return nil
 	}
+	pages := console.Options{Operations: s.operations, Logger: s.log,
+		Site: func() string { return s.config().Hostname }}
+	if s.store.Shared() {
+		pages.Keepsakes = s.store
+	}
 	return door.Handler(door.Options{Access: s.access, Logger: s.log,
-		API: api.Handler(api.Options{Operations: s.operations, Access: s.access, Answers: s.store, Logger: s.log}),
-		Console: console.Options{Operations: s.operations, Logger: s.log,
-			Site: func() string { return s.config().Hostname }}})
+		API:     api.Handler(api.Options{Operations: s.operations, Access: s.access, Answers: s.store, Logger: s.log}),
+		Console: pages})
 }

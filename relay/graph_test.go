@@ -536,7 +536,7 @@ func TestUpstreamTestByGraph(t *testing.T) {
 func testUpstream(t *testing.T, r *graphRig, block config.Upstream) []upstream.Step {
 	t.Helper()
 	c := r.server.state.Load().config
-	source, err := outbound.NewTokens(c.DataDir, block, c.SendsForOthers(&block), r.server.store, r.server.log)
+	source, err := outbound.NewTokens(c, block, r.server.store, r.server.log)
 	if err != nil {
 		t.Fatal(err)
 	}

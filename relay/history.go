@@ -59,6 +59,9 @@ func (h *history) forgetOld(ctx context.Context, now time.Time) {
 	if _, err := h.store.PruneAlerts(ctx, now.Add(-h.inForce().Store.History.Std())); err != nil && ctx.Err() == nil {
 		h.log.Warn("old alerts were not removed", "err", err)
 	}
+	if _, err := h.store.DropContents(ctx); err != nil && ctx.Err() == nil {
+		h.log.Warn("contents of delivered mail were not dropped", "err", err)
+	}
 	if _, err := h.store.ForgetRecipients(ctx, now.Add(-pruneRecency)); err != nil && ctx.Err() == nil {
 		h.log.Warn("old recipients were not removed", "err", err)
 	}

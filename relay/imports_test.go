@@ -106,9 +106,9 @@ var mayImport = map[string][]string{
 	"relay/dnscheck": {"mail", "relay/finding", "relay/keyring", "relay/sign"},
 	"relay/domains": {"auth", "mail", "relay/clientsetup", "relay/config", "relay/dnscheck", "relay/outbound",
 		"relay/sign", "relay/upstream/profile"},
-	"relay/store": {"mail", "auth", "policy", "relay/devices", "relay/keyring", "relay/privacy", "relay/queue",
-		"relay/seal", "relay/stats", "relay/trace", "relay/upstream", "relay/upstream/account", "relay/upstream/oauth",
-		"relay/store/..."},
+	"relay/store": {"mail", "auth", "policy", "relay/config", "relay/devices", "relay/keyring", "relay/privacy",
+		"relay/queue", "relay/seal", "relay/stats", "relay/trace", "relay/upstream", "relay/upstream/account",
+		"relay/upstream/oauth", "relay/store/..."},
 	"relay/store/...": {"relay/store/..."},
 	// Test tools beside the product.
 	"relay/upstream/oauth/oauthtest":     {"relay/upstream/oauth"},

@@ -99,3 +99,30 @@ func TestConsoleLockoutsAreLifted(t *testing.T) {
 		t.Errorf("by SMTP: %v", err)
 	}
 }
+
+// TestLockoutsOfOthers: a node takes over who another has locked out, and a changed account ends its lockout whatever
+// the clock said where it was changed.
+func TestLockoutsOfOthers(t *testing.T) {
+	r := newRig(t, newProvider(t), tenStrikes)
+	s := r.store()
+	lock := auth.Lock{Login: rigLogin, Until: time.Now().Add(10 * time.Minute), Failures: 12}
+	for _, wrong := range []time.Duration{-time.Hour, time.Hour} {
+		if err := s.LoginLockout().Save(t.Context(), time.Now(), auth.Unsaved{Locks: []auth.Lock{lock}}); err != nil {
+			t.Fatal(err)
+		}
+		stranger := netip.MustParseAddr("203.0.113.77")
+		until := func() time.Time { return r.server.accounts.LockedUntil(rigLogin, stranger) }
+		r.eventually("the lock of the other node", func() bool { return !until().IsZero() })
+		if err := s.UpdateUser(t.Context(), rigLogin, func(u *auth.User) error {
+			u.Changed = time.Now().Add(wrong)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		r.eventually("the end of the lock", func() bool { return until().IsZero() })
+		r.eventually("the end of the lock in the store", func() bool {
+			locks, err := s.Lockouts(t.Context(), time.Now())
+			return err == nil && len(locks) == 0
+		})
+	}
+}

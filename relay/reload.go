@@ -136,7 +136,9 @@ func sameInstance(before, c *config.Config) error {
 	newAddress, newHTTPAddress := c.Autoconfig.Listens()
 	for _, k := range []struct{ key, old, new string }{
 		{"data_dir", before.DataDir, c.DataDir},
-		{"store.url", before.Store.URL, c.Store.URL},
+		{"store.url", before.Store.URL.String(), c.Store.URL.String()},
+		{"store.node", before.Store.Node, c.Store.Node},
+		{"store.degraded", before.Store.Degraded, c.Store.Degraded},
 		{"store.max_size", fmt.Sprint(before.Store.MaxSize), fmt.Sprint(c.Store.MaxSize)},
 		{"store.min_free", fmt.Sprint(before.Store.MinFree), fmt.Sprint(c.Store.MinFree)},
 		{"admin.address", before.Admin.Address, c.Admin.Address},
@@ -150,6 +152,17 @@ func sameInstance(before, c *config.Config) error {
 	} {
 		if k.old != k.new {
 			return fmt.Errorf("%s changed from %q to %q: that needs a restart", k.key, k.old, k.new)
+		}
+	}
+	for _, k := range []struct {
+		key      string
+		old, new config.Secret
+	}{
+		{"store.password", before.Store.Password, c.Store.Password},
+		{"store.seal_key", before.Store.SealKey, c.Store.SealKey},
+	} {
+		if k.old.Value() != k.new.Value() {
+			return fmt.Errorf("%s changed: that needs a restart", k.key)
 		}
 	}
 	return nil

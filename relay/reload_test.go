@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"strings"
 	"testing"
 
 	"postern/auth"
@@ -67,5 +68,46 @@ func TestReloadWhileStarting(t *testing.T) {
 	}
 	if err := server.Reload(t.Context()); !errors.Is(err, errStopping) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// Where the store is, and what opens it, is fixed for the life of the process. What is said of it has no secret.
+func TestReloadKeepsTheStore(t *testing.T) {
+	const rest = "[[upstream]]\nname = \"office\"\nhost = \"smtp.example.net\"\n"
+	const server = `hostname = "relay.example.com"
+[store]
+url = "postgres://postern@localhost/postern"
+password = "hunter2"
+seal_key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+node = "mail-1"
+`
+	read := func(text string) *config.Config {
+		t.Helper()
+		c := config.Parse("relay.toml", []byte(text+rest))
+		if err := c.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	before := read(server)
+	if err := sameInstance(before, read(server)); err != nil {
+		t.Error(err)
+	}
+	for key, change := range map[string][2]string{
+		"store.url":      {"localhost/", "localhost:5433/"},
+		"store.password": {"hunter2", "hunter3"},
+		"store.seal_key": {"MDE", "MTE"},
+		"store.node":     {"mail-1", "mail-2"},
+		"store.degraded": {"node =", "degraded = \"handoff\"\nnode ="},
+	} {
+		err := sameInstance(before, read(strings.Replace(server, change[0], change[1], 1)))
+		if err == nil || !strings.HasPrefix(err.Error(), key+" changed") || !strings.HasSuffix(err.Error(),
+			"that needs a restart") || strings.Contains(err.Error(), "hunter") || strings.Contains(err.Error(), "MTE") {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+	if err := sameInstance(before, read("hostname = \"relay.example.com\"\n")); err == nil ||
+		!strings.HasPrefix(err.Error(), "store.url changed") {
+		t.Errorf("back to SQLite: %v", err)
 	}
 }

@@ -42,7 +42,7 @@ func (s *Server) newSelfService(ctx context.Context, c *config.Config) (*selfSer
 	if err != nil {
 		return nil, err
 	}
-	oidc, err := access.NewVisitors(key, time.Now)
+	oidc, err := access.NewVisitors(key, s.store, time.Now)
 	if err != nil {
 		return nil, err
 	}

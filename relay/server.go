@@ -142,7 +142,9 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if s.devices = new(devices.Table); !s.devicesChanged(ctx) {
 		return nil, errors.New("which devices are known cannot be read from the store")
 	}
-	if s.limiter, err = policy.NewLimiter(ctx, s.store, time.Now(), s.log); err != nil {
+	if shared := s.store.SharedLimits(); shared != nil {
+		s.limiter = policy.NewSharedLimiter(shared, policy.SharedOptions{}, time.Now(), s.log)
+	} else if s.limiter, err = policy.NewLimiter(ctx, s.store, time.Now(), s.log); err != nil {
 		return nil, err
 	}
 	if s.certs, err = certs.New(c.CertOptions(o.Logger)); err != nil {
@@ -218,11 +220,9 @@ func (s *Server) watch(c *config.Config) error {
 
 // open opens what lies in the data directory.
 func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
-	s.store, err = relaystore.Open(ctx, relaystore.Options{
-		Dir: c.DataDir, Daemon: true, Logger: s.log,
-		MaxBytes: int64(c.Store.MaxSize), MinFree: int64(c.Store.MinFree),
-	})
-	if err != nil {
+	o := relaystore.Of(c)
+	o.Daemon, o.Logger = true, s.log
+	if s.store, err = relaystore.Open(ctx, o); err != nil {
 		return err
 	}
 	if s.opened, err = s.store.Generations(ctx); err != nil {
@@ -254,7 +254,7 @@ func newSpool(dir string) (*spool.Spool, error) {
 
 func (s *Server) newQueue(c *config.Config) *queue.Queue {
 	return queue.New(queue.Options{
-		Store: s.store, Journal: s.journal, Dispatcher: s.outbound, Owner: "local",
+		Store: s.store, Journal: s.journal, Dispatcher: s.outbound, Owner: s.store.Owner(),
 		Schedule: schedule(c), Drain: attemptDrain,
 		Report: s.outbound.Report, Trace: s.monitor.Result, Logger: s.log,
 	})

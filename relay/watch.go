@@ -43,6 +43,9 @@ func (s *Server) watchStore(ctx context.Context) {
 			}
 			failing = err != nil
 		case <-fast.C:
+			if s.hasNewLocks() && !failing {
+				_ = s.saveLockouts(ctx) // slow tries again and says so
+			}
 			s.takeChanges(ctx, seen, failed)
 		}
 	}

@@ -111,7 +111,7 @@ func New(ctx context.Context, o Options) (*Access, error) {
 		c.now = time.Now
 	}
 	c.ledger = operate.NewLedger(o.Store, c.now)
-	if c.flows, err = newFlows(c.derive("flow"), "postern console flow", c.now); err != nil {
+	if c.flows, err = newFlows(c.derive("flow"), "postern console flow", o.Store, c.now); err != nil {
 		return nil, err
 	}
 	c.auth = auth.New(auth.Options{
@@ -155,7 +155,11 @@ func (a *Access) SaveLockout(ctx context.Context) error {
 	return a.store.ConsoleLockout().Keep(ctx, a.auth, time.Now())
 }
 
-// Lifted is to be called when the store says that a person has lifted lockouts, in another process too.
+// HasNewLocks reports whether SaveLockout has something that other processes wait for.
+func (a *Access) HasNewLocks() bool { return a.auth.HasNewLocks() }
+
+// Lifted is to be called when the store says that lockouts have begun or were lifted by a person, in another process
+// too.
 func (a *Access) Lifted(ctx context.Context) error {
 	lifted, err := a.store.ConsoleLockout().Adopt(ctx, a.auth, time.Now())
 	for _, l := range lifted {

@@ -1,9 +1,9 @@
 package access
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
-	"sync"
 	"time"
 
 	"github.com/go-webauthn/webauthn/webauthn"
@@ -40,18 +40,24 @@ type flow struct {
 	Next     string                `json:"x,omitempty"`
 }
 
+// EndedFlows remembers which flows have ended well, for all nodes. *store.Store does.
+type EndedFlows interface {
+	// EndFlow reports whether it is the first time. It may be forgotten after until.
+	EndFlow(ctx context.Context, id string, now, until time.Time) (first bool, err error)
+}
+
 // flows seal what lies between two steps, and let each end well once.
 type flows struct {
 	sealer *seal.Sealer
 	label  string // whose they are
 	clock  func() time.Time
-	once   sync.Mutex                       // of endFlow
-	seen   *expirable.LRU[string, struct{}] // those that have ended well
+	ended  EndedFlows
+	seen   *expirable.LRU[string, struct{}] // those that have ended well here: they need not be asked for
 }
 
-func newFlows(key []byte, label string, now func() time.Time) (*flows, error) {
+func newFlows(key []byte, label string, ended EndedFlows, now func() time.Time) (*flows, error) {
 	sealer, err := seal.New(key)
-	return &flows{sealer: sealer, label: label, clock: now,
+	return &flows{sealer: sealer, label: label, clock: now, ended: ended,
 		seen: expirable.NewLRU[string, struct{}](maxSeen, nil, FlowFor)}, err
 }
 
@@ -82,21 +88,25 @@ func (a *flows) openFlow(kind, sealed string) (flow, error) {
 	case !a.clock().Before(f.Expires):
 		return flow{}, refusef(ReasonFlow, "the cookie has expired")
 	case a.seen.Contains(f.ID):
-		return flow{}, refusef(ReasonFlow, "the cookie was used already")
+		return flow{}, errFlowUsed
 	}
 	return f, nil
 }
 
-// endFlow keeps a flow from ending well twice; false if another request was faster.
-func (a *flows) endFlow(f flow) bool {
-	a.once.Lock()
-	defer a.once.Unlock()
-	if a.seen.Contains(f.ID) {
-		return false
+// endFlow keeps a flow from ending well twice: it refuses if another request was faster.
+func (a *flows) endFlow(ctx context.Context, f flow) error {
+	first, err := a.ended.EndFlow(ctx, f.ID, a.clock(), f.Expires)
+	if err != nil {
+		return err
 	}
 	a.seen.Add(f.ID, struct{}{})
-	return true
+	if !first {
+		return errFlowUsed
+	}
+	return nil
 }
+
+var errFlowUsed = refusef(ReasonFlow, "the cookie was used already")
 
 // beginFlow returns what a browser is asked for, and the cookie.
 func (a *flows) beginFlow(options any, f flow) (json.RawMessage, string, error) {

@@ -82,8 +82,8 @@ func (a SSO) Finish(ctx context.Context, s *Session, cookie string, query url.Va
 		name, err = p.name(claims)
 	}
 	who := operate.Actor{Name: name, Channel: operate.Console, Client: client}
-	if err == nil && !a.endFlow(f) {
-		err = refusef(ReasonFlow, "the cookie was used already")
+	if err == nil {
+		err = a.endFlow(ctx, f)
 	}
 	var u store.ConsoleUser
 	if err == nil {

@@ -207,8 +207,8 @@ func (a Own) AddPasskey(ctx context.Context, s *Session, cookie string, response
 		return err
 	}
 	made.Added = a.now()
-	if !a.endFlow(f) {
-		return refusef(ReasonFlow, "the cookie was used already")
+	if err := a.endFlow(ctx, f); err != nil {
+		return err
 	}
 	did := deed{op: opAddPasskey}
 	return a.change(ctx, s, &did, client, nil, func(u *store.ConsoleUser) error {

@@ -180,8 +180,8 @@ func (a Passkeys) take(ctx context.Context, f flow, response []byte, login bool)
 		user = *u
 		return true, nil
 	})
-	if err == nil && !a.endFlow(f) {
-		err = refusef(ReasonFlow, "the cookie was used already")
+	if err == nil {
+		err = a.endFlow(ctx, f)
 	}
 	return user, err
 }

@@ -16,8 +16,8 @@ type Visitors struct {
 
 // NewVisitors returns Visitors without a provider. key, of 32 octets, seals what browsers keep between the two steps,
 // and is for nothing else.
-func NewVisitors(key []byte, now func() time.Time) (*Visitors, error) {
-	f, err := newFlows(key, "postern visitor flow", now)
+func NewVisitors(key []byte, ended EndedFlows, now func() time.Time) (*Visitors, error) {
+	f, err := newFlows(key, "postern visitor flow", ended, now)
 	return &Visitors{flows: f}, err
 }
 
@@ -62,8 +62,8 @@ func (v *Visitors) Finish(ctx context.Context, cookie string, query url.Values, 
 	if c, err = p.claims(ctx, f, query, want...); err != nil {
 		return "", Claims{}, err
 	}
-	if !v.endFlow(f) {
-		return "", Claims{}, refusef(ReasonFlow, "the cookie was used already")
+	if err := v.endFlow(ctx, f); err != nil {
+		return "", Claims{}, err
 	}
 	return p.Issuer, c, nil
 }

@@ -10,7 +10,7 @@ import (
 func TestVisitorsAreNoUsers(t *testing.T) {
 	r, p := newOIDCRig(t)
 	ctx := t.Context()
-	v, err := NewVisitors(r.derive("flow"), func() time.Time { return r.clock.now })
+	v, err := NewVisitors(r.derive("flow"), r.core.store, func() time.Time { return r.clock.now })
 	if err != nil {
 		t.Fatal(err)
 	}

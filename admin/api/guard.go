@@ -96,15 +96,20 @@ func (to *route) admits(by operate.Actor) (err error) {
 // changes reports whether a route may change anything.
 func (to *route) changes() bool { return to.method != http.MethodGet }
 
-// bounded limits how long a request takes. What changes something does not end because its caller went away.
-func (to *route) bounded(ctx context.Context, w http.ResponseWriter) (context.Context, context.CancelFunc) {
-	limit := usualTime
+// limit is how long a request may take.
+func (to *route) limit() time.Duration {
 	switch {
 	case to.table, to.slow:
-		limit = importTime
+		return importTime
 	case to.streams:
-		limit = streamTime
+		return streamTime
 	}
+	return usualTime
+}
+
+// bounded limits how long a request takes. What changes something does not end because its caller went away.
+func (to *route) bounded(ctx context.Context, w http.ResponseWriter) (context.Context, context.CancelFunc) {
+	limit := to.limit()
 	if limit > usualTime { // longer than the server lets answers be written
 		c := http.NewResponseController(w)
 		_ = c.SetWriteDeadline(time.Now().Add(limit + usualTime))

@@ -23,6 +23,8 @@ type Answers interface {
 	FinishAnswer(ctx context.Context, key [32]byte, status int, body []byte) error
 	DropAnswer(ctx context.Context, key [32]byte) error
 	Secret(ctx context.Context, name string, n int) ([]byte, error)
+	// Shared reports whether other nodes answer requests as well.
+	Shared() bool
 }
 
 // maxKey bounds an Idempotency-Key, in octets.
@@ -63,6 +65,10 @@ func (a *answering) once(w http.ResponseWriter, r *http.Request, by operate.Acto
 	case err != nil:
 		a.fault(w, r, err)
 	case prior != nil:
+		if prior.Status == 0 && prior.Request == request && a.elsewhere(prior, to) {
+			inProgress.problem("Wait for the answer of the first one.").write(w)
+			return
+		}
 		replay(w, prior, request, to)
 	default:
 		a.first(w, r, key, to, next)
@@ -116,6 +122,12 @@ func replay(w http.ResponseWriter, prior *store.Answer, request [32]byte, to *ro
 		_, _ = answer.body.Write(prior.Body) // never fails
 		answer.send(w)
 	}
+}
+
+// elsewhere reports whether another node may still be at a request that was begun.
+func (a *answering) elsewhere(prior *store.Answer, to *route) bool {
+	longest := to.limit() + usualTime // with keeping its answer
+	return a.store.Shared() && a.now().Before(prior.Begun.Add(longest))
 }
 
 func (a *answering) enter(key [32]byte) bool {

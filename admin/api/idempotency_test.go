@@ -207,6 +207,7 @@ func (*forgetful) BeginAnswer(context.Context, time.Time, [32]byte, [32]byte, [3
 }
 func (*forgetful) FinishAnswer(context.Context, [32]byte, int, []byte) error { return nil }
 func (*forgetful) DropAnswer(context.Context, [32]byte) error                { return nil }
+func (*forgetful) Shared() bool                                              { return false }
 func (*forgetful) Secret(context.Context, string, int) ([]byte, error)       { return make([]byte, 32), nil }
 
 // What was begun before a crash is never done again by itself.
@@ -256,5 +257,37 @@ func TestAnswersAreSealed(t *testing.T) {
 		if err != nil || strings.Contains(string(b), "very private") || strings.Contains(string(b), "k-e-y") {
 			t.Errorf("%s: in clear, or %v", f.Name(), err)
 		}
+	}
+}
+
+// amongNodes is a store that other nodes use too.
+type amongNodes struct{ *spy }
+
+func (amongNodes) Shared() bool { return true }
+
+// What another node is at is neither done nor called unknown: who asked would make a new key, and have it done twice.
+// When that node cannot be at it any more, nobody knows what came of it.
+func TestUnderWayAtAnotherNode(t *testing.T) {
+	r := newRig(t)
+	s := &spy{Store: r.store, failFinal: errors.New("the node has not ended yet")}
+	r.api.answers.store = amongNodes{s}
+	r.account("carl", false)
+	lock := func() *http.Request { return keyed("k", "POST", "/logins/carl/lock", `{"reason":"x"}`) }
+	if got := r.do(admin, lock()); got.StatusCode != http.StatusOK {
+		t.Fatalf("%d %s", got.StatusCode, got.body)
+	}
+	s.failFinal = nil
+	for _, c := range []struct {
+		after time.Duration
+		want  string
+	}{{0, "in-progress"}, {usualTime, "in-progress"}, {2 * usualTime, "outcome-unknown"}} {
+		r.now = r.now.Add(c.after)
+		if got := r.do(admin, lock()); got.problem() != c.want || s.finished != 1 {
+			t.Errorf("after %v: %d %s", c.after, got.StatusCode, got.body)
+		}
+	}
+	other := keyed("k", "POST", "/logins/carl/lock", `{"reason":"y"}`)
+	if got := r.do(admin, other); got.problem() != "key-reused" {
+		t.Errorf("another request: %d %s", got.StatusCode, got.body)
 	}
 }

@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"html"
 	"net"
@@ -286,6 +287,44 @@ func TestImportTable(t *testing.T) {
 	}
 	if w := r.ask(who, "POST", "/logins/act/passwords", token); w.Code != http.StatusNotFound {
 		t.Errorf("they are fetched twice: %d", w.Code)
+	}
+}
+
+// full takes nothing.
+type full struct{ Keepsakes }
+
+func (full) Keep(context.Context, string, time.Time, time.Time, []byte) (string, error) {
+	return "", errors.New("the store is full")
+}
+
+// TestPasswordsFromAnotherNode: what one node has made the other hands out, once; where the store takes nothing, the node
+// that made it does.
+func TestPasswordsFromAnotherNode(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		var a, b *rig
+		a = newRig(t, office(t), func(r *rig) {
+			if r.keepsakes = r.store; broken {
+				r.keepsakes = full{r.store}
+			}
+		})
+		b = newRig(t, office(t), func(r *rig) { r.keepsakes = a.store })
+		if broken {
+			b = a
+		}
+		who := person(operate.Operator)
+		token := hidden(a.ask(who, "POST", "/logins/act/import", url.Values{
+			"table": {"login,kind,senders\nanna,user,a@example.com\n"}}).Body.String())
+		w := b.ask(who, "POST", "/logins/act/passwords", token)
+		if !strings.HasPrefix(w.Body.String(), "login,password\nanna,") ||
+			!strings.HasPrefix(w.Header().Get("Content-Disposition"), "attachment;") ||
+			w.Header().Get("Content-Type") != "text/csv; charset=utf-8" {
+			t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+		}
+		for _, r := range []*rig{a, b} {
+			if w := r.ask(who, "POST", "/logins/act/passwords", token); w.Code != http.StatusNotFound {
+				t.Errorf("they are fetched twice: %d", w.Code)
+			}
+		}
 	}
 }
 

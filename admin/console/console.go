@@ -34,6 +34,9 @@ type Options struct {
 	Also []Route             // pages of other packages; in the menu they come last
 	Now  func() time.Time    // nil: time.Now
 	Look operate.LookOptions // whom DNS is asked of; zero: the system's resolver
+
+	// Keepsakes keeps files until they are fetched, for all nodes; nil: they stay in memory, as there is one node.
+	Keepsakes Keepsakes
 }
 
 // maxForm bounds the body of a request, in octets: a selection of maxSelected messages takes a third of it.

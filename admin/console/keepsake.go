@@ -1,14 +1,59 @@
 package console
 
 import (
+	"context"
 	"crypto/rand"
+	"encoding/json"
 	"net/http"
 	"sync"
 	"time"
 )
 
-// keepsakes are files that can be fetched once, by whom they were made for, within keepsakeTime. They are in memory
-// only.
+// Keepsakes keeps files for the nodes that share it. *store.Store is one.
+type Keepsakes interface {
+	// Keep returns the token that data is fetched by.
+	Keep(ctx context.Context, owner string, now, until time.Time, data []byte) (token string, err error)
+	// Fetch hands data out once, nil if it is gone or not the owner's.
+	Fetch(ctx context.Context, owner, token string, now time.Time) ([]byte, error)
+}
+
+// keepFile keeps a file that can be fetched once, by whom it was made for, within keepsakeTime. If nodes share no
+// store, or it takes nothing now, the file is in the memory of this one.
+func (c *console) keepFile(ctx context.Context, owner string, now time.Time, file attachment) string {
+	if c.Keepsakes != nil {
+		data, err := json.Marshal(keptFile{file.name, file.kind, file.data})
+		if err == nil {
+			var token string
+			if token, err = c.Keepsakes.Keep(ctx, owner, now, now.Add(keepsakeTime), data); err == nil {
+				return token
+			}
+		}
+		c.Logger.Warn("console: a file can be fetched from this node only", "err", err)
+	}
+	return c.kept.keep(owner, now, file)
+}
+
+// takeFile hands a file out, once. False: it is gone, or not theirs.
+func (c *console) takeFile(ctx context.Context, owner, token string, now time.Time) (attachment, bool, error) {
+	if file, ok := c.kept.take(owner, token, now); ok || c.Keepsakes == nil {
+		return file, ok, nil
+	}
+	data, err := c.Keepsakes.Fetch(ctx, owner, token, now)
+	if err != nil || data == nil {
+		return attachment{}, false, err
+	}
+	var kept keptFile
+	err = json.Unmarshal(data, &kept)
+	return attachment{kept.Name, kept.Kind, kept.Data}, err == nil, err
+}
+
+// keptFile is an attachment as it is stored.
+type keptFile struct {
+	Name, Kind string
+	Data       []byte
+}
+
+// keepsakes are files in memory, where no other node is.
 type keepsakes struct {
 	mu  sync.Mutex
 	all map[string]keepsake // by token

@@ -90,7 +90,7 @@ func importLogins(v *visit) (string, any, error) {
 	}
 	if n := len(done.Passwords); n > 0 {
 		done.First = done.Passwords[:min(n, shownPasswords)]
-		done.Token = v.console.kept.keep(v.actor.Name, v.now, passwordFile(done.Passwords))
+		done.Token = v.console.keepFile(v.Context(), v.actor.Name, v.now, passwordFile(done.Passwords))
 	}
 	return "", otherSheet{"imported", "Import a table", done}, nil
 }
@@ -123,7 +123,10 @@ func passwordFile(all []operate.Credential) attachment {
 
 // takePasswords hands the generated passwords out, once.
 func takePasswords(v *visit) (string, any, error) {
-	file, ok := v.console.kept.take(v.actor.Name, v.PostForm.Get("token"), v.now)
+	file, ok, err := v.console.takeFile(v.Context(), v.actor.Name, v.PostForm.Get("token"), v.now)
+	if err != nil {
+		return "", nil, err
+	}
 	if !ok {
 		return "", nil, &operate.Error{Kind: operate.NotFound,
 			Msg: v.t("These passwords were saved already, or are older than 10 minutes.") + " " +

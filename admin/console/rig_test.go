@@ -21,6 +21,7 @@ import (
 
 // rig is a console on a real store.
 type rig struct {
+	keepsakes  Keepsakes // nil: none
 	t          testing.TB
 	store      *store.Store
 	mu         sync.Mutex // guards report while a browser reads it
@@ -61,7 +62,7 @@ func newRig(t testing.TB, change ...func(*rig)) *rig {
 	r.operations = ops
 	r.server = Handler(Options{Operations: ops, Logger: slog.New(slog.NewTextHandler(&r.log, nil)),
 		Site: func() string { return "relay.example.com" }, SignIn: "/login", SignOut: "/logout", Strong: "/again",
-		Now: func() time.Time { return r.now }, Look: r.look})
+		Now: func() time.Time { return r.now }, Look: r.look, Keepsakes: r.keepsakes})
 	return r
 }
 

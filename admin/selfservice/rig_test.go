@@ -152,7 +152,7 @@ func newRig(t testing.TB, keys string) *rig {
 	}
 	r.logins = auth.New(auth.Options{Sources: []auth.Source{auth.NewStoreSource(s, pepper), r.directory},
 		Lockout: auth.Lockout{Failures: 5, Window: time.Hour, Duration: time.Hour}, Apps: s, Pepper: pepper, Locks: s})
-	visitors, err := access.NewVisitors(bytes.Repeat([]byte{7}, 32), r.now)
+	visitors, err := access.NewVisitors(bytes.Repeat([]byte{7}, 32), s, r.now)
 	if err != nil {
 		t.Fatal(err)
 	}

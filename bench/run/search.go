@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/config"
 	"postern/relay/store"
 	"postern/relay/trace"
 )
@@ -96,7 +97,11 @@ func (p *Postern) prepareSearch(ctx context.Context, e *Environment, events int)
 	if err := p.configure(e); err != nil {
 		return err
 	}
-	s, err := store.Open(ctx, store.Options{Dir: filepath.Join(p.dir, "data")})
+	c, err := config.Read(p.config())
+	if err != nil {
+		return err
+	}
+	s, err := store.Open(ctx, store.Of(c))
 	if err != nil {
 		return err
 	}

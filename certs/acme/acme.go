@@ -11,6 +11,7 @@ package acme
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -50,7 +51,8 @@ var Challenges = []string{HTTP01, TLSALPN01, DNS01, Persist01}
 // Storage keeps what all processes share.
 type Storage interface {
 	certmagic.Storage
-	// Announce tells the others that there is a new certificate.
+	certmagic.TryLocker
+	// Announce tells the others that something has changed: they look again, by Keeper.Kick.
 	Announce(context.Context) error
 }
 
@@ -83,6 +85,8 @@ type Options struct {
 	// ALPNShared says that another listener of ours is at ALPN: it answers by Keeper.Challenge instead.
 	ALPNShared bool
 	DNS        DNS // for dns-01; nil: none
+	// Shared says that the CA may ask other nodes, which have the same Storage: they answer as well.
+	Shared bool
 	// TXT looks for records of dns-persist-01, to say what is missing; nil: nobody looks.
 	TXT   func(ctx context.Context, name string) ([]string, error)
 	Roots *x509.CertPool // that vouch for the CA's server; nil: the system's
@@ -92,7 +96,8 @@ type Options struct {
 	// Issued, unless nil, is called when what there is has changed, never twice at once.
 	Issued func([]Certificate)
 
-	board *board // of New
+	board  *board // of New, like mirror
+	mirror *mirror
 }
 
 // Certificate is one that was obtained.
@@ -110,8 +115,9 @@ const attemptTime = 20 * time.Minute
 
 // Keeper gets and renews certificates.
 type Keeper struct {
-	kick    chan struct{}
-	unsaved map[string]State // by name, which the storage did not take; of the goroutine of Run
+	kick     chan struct{}
+	mirrored chan struct{}    // kick of the mirror
+	unsaved  map[string]State // by name, which the storage did not take; of the goroutine of Run
 
 	mu        sync.Mutex // guards what follows
 	options   Options
@@ -123,7 +129,8 @@ type Keeper struct {
 func New(o Options) *Keeper {
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	o.board = &board{answers: make(map[string]*tls.Certificate)}
-	return &Keeper{options: o, kick: make(chan struct{}, 1), unsaved: make(map[string]State)}
+	o.mirror = &mirror{node: rand.Text(), kick: make(chan struct{}, 1), up: make(map[string]func())}
+	return &Keeper{options: o, kick: make(chan struct{}, 1), mirrored: o.mirror.kick, unsaved: make(map[string]State)}
 }
 
 // Use adopts changed options, but for Storage, Logger and Issued. What is under way with the old ones is given up.
@@ -131,6 +138,7 @@ func (k *Keeper) Use(o Options) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	o.Storage, o.Logger, o.Issued, o.board = k.options.Storage, k.options.Logger, k.options.Issued, k.options.board
+	o.mirror = k.options.mirror
 	k.options = o
 	if k.interrupt != nil {
 		k.interrupt()
@@ -140,9 +148,11 @@ func (k *Keeper) Use(o Options) {
 
 // Kick has Run look at once.
 func (k *Keeper) Kick() {
-	select {
-	case k.kick <- struct{}{}:
-	default:
+	for _, kick := range []chan struct{}{k.kick, k.mirrored} {
+		select {
+		case kick <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -154,8 +164,11 @@ func (k *Keeper) Load(ctx context.Context) error {
 	return k.publish(ctx, &o)
 }
 
-// Run gets and renews certificates until ctx ends.
+// Run gets and renews certificates until ctx ends, and answers the CA for other nodes.
 func (k *Keeper) Run(ctx context.Context) {
+	var others sync.WaitGroup
+	others.Go(func() { k.answerOthers(ctx) })
+	defer others.Wait()
 	for {
 		timer := time.NewTimer(k.pass(ctx))
 		select {
@@ -187,27 +200,58 @@ func (k *Keeper) pass(ctx context.Context) (wait time.Duration) {
 	return max(wait, time.Second)
 }
 
-// tend gets or renews the certificates of a name if it is time. It returns when to look again.
-func (k *Keeper) tend(ctx context.Context, o *Options, name string) time.Duration {
+// due is what there is to do for a name.
+type due struct {
+	State
+	when  time.Time // when somebody asked for a certificate
+	asked bool      // and has none yet
+	wait  time.Duration
+}
+
+// due finds out what there is to do.
+func (k *Keeper) due(ctx context.Context, o *Options, name string) (d due, err error) {
 	now := time.Now()
-	st, err := loadState(ctx, o, name)
-	if err != nil {
+	if d.State, err = loadState(ctx, o, name); err != nil {
 		if ctx.Err() == nil {
 			o.Logger.Error("the state of a certificate cannot be read", "name", name, "err", err)
 		}
-		return look
+		return d, err
 	}
-	if kept := k.unsaved[name]; kept.Attempted.After(st.Attempted) {
-		st = kept
+	if kept := k.unsaved[name]; kept.Attempted.After(d.Attempted) {
+		d.State = kept
 	}
-	when := asked(ctx, o.Storage, name)
+	d.when = asked(ctx, o.Storage, name)
 	// Who asked has it once there was a success. A time that is far ahead was written while the clock was wrong: it
 	// ends no wait.
-	asked := !when.IsZero() && !when.Equal(st.Answered) && (when.After(st.Attempted) || st.Failures > 0)
-	again := asked && when.After(st.Attempted) && when.After(st.Begun) && !when.After(now.Add(maxAhead))
-	if wait := st.wait(now, again, o.digest()); wait > 0 {
-		return wait
+	d.asked = !d.when.IsZero() && !d.when.Equal(d.Answered) && (d.when.After(d.Attempted) || d.Failures > 0)
+	again := d.asked && d.when.After(d.Attempted) && d.when.After(d.Begun) && !d.when.After(now.Add(maxAhead))
+	d.wait = d.State.wait(now, again, o.digest())
+	return d, nil
+}
+
+// tend gets or renews the certificates of a name if it is time and no other node is at it. It returns when to look
+// again.
+func (k *Keeper) tend(ctx context.Context, o *Options, name string) (wait time.Duration) {
+	if d, err := k.due(ctx, o, name); err != nil {
+		return look
+	} else if d.wait > 0 {
+		return d.wait
 	}
+	wait = look // who is at it announces what it gets
+	k.alone(ctx, o, func() {
+		if d, err := k.due(ctx, o, name); err == nil { // another may have been at it a moment ago
+			if wait = d.wait; wait <= 0 {
+				wait = k.attempt(ctx, o, name, d.State, d.when, d.asked)
+			}
+		}
+	})
+	return wait
+}
+
+// attempt gets or renews the certificates of a name that has this state.
+func (k *Keeper) attempt(ctx context.Context, o *Options, name string, st State, when time.Time,
+	asked bool) time.Duration {
+	now, err := time.Now(), error(nil)
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
 	defer cancel()
 	begun := st

@@ -16,14 +16,13 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"postern/internal/testkit"
-	"postern/relay/store"
 )
 
 // office is a relay's side: a store, options for the fake CA, and what it was told.
 type office struct {
 	*fakeCA
 	o      Options
-	store  *store.Store
+	store  *shelf
 	log    bytes.Buffer
 	mu     sync.Mutex // guards issued
 	issued [][]Certificate
@@ -47,16 +46,6 @@ func newOffice(t *testing.T) *office {
 		},
 	}
 	return of
-}
-
-func openStore(t *testing.T, dir string) *store.Store {
-	t.Helper()
-	s, err := store.Open(t.Context(), store.Options{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
 }
 
 func (of *office) now() []Certificate {

@@ -88,7 +88,9 @@ func (b *board) pin(c protocol.Challenge) (func(), error) {
 	return func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		delete(b.answers, name)
+		if b.answers[name] == certificate {
+			delete(b.answers, name)
+		}
 	}, nil
 }
 

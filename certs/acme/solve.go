@@ -28,13 +28,8 @@ const cleanUpTime = 20 * time.Second
 // solver returns how to answer a challenge.
 func (i *issuer) solver(c protocol.Challenge, account protocol.Account) (solve, error) {
 	switch c.Type {
-	case HTTP01:
-		return func(ctx context.Context) (func(), error) { return serveHTTP(ctx, i.o.HTTP, c) }, nil
-	case TLSALPN01:
-		if i.o.ALPNShared {
-			return func(context.Context) (func(), error) { return i.o.board.pin(c) }, nil
-		}
-		return func(ctx context.Context) (func(), error) { return serveALPN(ctx, i.o.ALPN, c) }, nil
+	case HTTP01, TLSALPN01:
+		return func(ctx context.Context) (func(), error) { return i.o.giveAtAll(ctx, c) }, nil
 	case DNS01:
 		return func(ctx context.Context) (func(), error) { return i.publish(ctx, c) }, nil
 	case Persist01:

@@ -235,3 +235,5 @@ func List(ctx context.Context, s certmagic.Storage, directory string, names []st
 type reader struct{ certmagic.Storage }
 
 func (reader) Announce(context.Context) error { return nil }
+
+func (reader) TryLock(context.Context, string) (bool, error) { return false, nil }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -135,7 +134,7 @@ func (a *app) withSecrets(cmd *cobra.Command, run func(ops *operate.Operations) 
 }
 
 func openStoreOf(ctx context.Context, c *config.Config) (store, error) {
-	return relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir, Logger: slog.New(slog.DiscardHandler)})
+	return relaystore.Open(ctx, relaystore.Of(c))
 }
 
 // readPassword reads a password from standard input: one line, without its line end.

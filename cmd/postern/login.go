@@ -54,7 +54,7 @@ func (a *app) login(cmd *cobra.Command, name string, flow oauth.Flow) error {
 		return err
 	}
 	defer s.Close()
-	source, err := outbound.NewTokens(c.DataDir, block, c.SendsForOthers(&block), s, slog.New(slog.DiscardHandler))
+	source, err := outbound.NewTokens(c, block, s, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func askStatus(ctx context.Context, c *config.Config) (*status.Report, error) {
 	}
 	gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 	switch {
-	case gone && !relaystore.Serving(c.DataDir):
+	case gone && !relaystore.Serving(relaystore.Of(c)):
 		return monitor.StatusAlone(ctx, c), nil
 	case gone:
 		return nil, fmt.Errorf("postern runs in %s, but does not answer there yet (%w); its log says why", c.DataDir,

@@ -47,11 +47,13 @@ var binary = sync.OnceValues(func() (string, error) {
 // built is the directory of the binary, once there is one. Written under binary's Once.
 var built string
 
-// Main runs the tests of a package that uses Binary and removes the binary afterwards:
+// Main runs the tests of a package that uses Binary or SharedPostgreSQL and removes what they left for all:
 //
 //	func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
 func Main(m *testing.M) int {
+	shared.allow()
 	code := m.Run()
+	shared.end()
 	if built != "" {
 		os.RemoveAll(built)
 	}
@@ -98,21 +100,29 @@ func Postern(t testing.TB, args ...string) *Process {
 // the test binary even if that is killed.
 func Start(t testing.TB, env []string, path string, args ...string) *Process {
 	t.Helper()
-	p := &Process{t: t, name: filepath.Base(path), done: make(chan struct{}), changed: make(chan struct{})}
-	p.cmd = exec.Command(path, args...)
-	p.cmd.Env = append(os.Environ(), env...)
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	cmd := exec.Command(path, args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	p := launch(t, cmd)
+	t.Cleanup(p.cleanup)
+	return p
+}
+
+// launch starts a command that the caller ends.
+func launch(t testing.TB, cmd *exec.Cmd) *Process {
+	t.Helper()
+	p := &Process{t: t, name: filepath.Base(cmd.Path), cmd: cmd, done: make(chan struct{}),
+		changed: make(chan struct{})}
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.cmd.Stdout, p.cmd.Stderr = w, w
+	cmd.Stdout, cmd.Stderr = w, w
 	started := make(chan error)
 	go p.run(r, w, started)
 	if err := <-started; err != nil {
 		t.Fatalf("start %s: %v", p.name, err)
 	}
-	t.Cleanup(p.cleanup)
 	return p
 }
 

@@ -144,13 +144,23 @@ func (s *Slapd) Tool(name, ldif string, args ...string) {
 // WaitListening waits until something accepts connections at an address: of programs that do not say when they do.
 func WaitListening(t testing.TB, address string) {
 	t.Helper()
+	eventually(t, "nothing listens at "+address, func() bool {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
+// eventually looks until something is so: of what nobody tells.
+func eventually(t testing.TB, never string, is func() bool) {
+	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(startTime); time.Now().Before(end); <-tick.C {
-		if c, err := net.Dial("tcp", address); err == nil {
-			c.Close()
-			return
+	for end := time.Now().Add(startTime); !is(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatal(never)
 		}
 	}
-	t.Fatalf("nothing listens at %s", address)
 }

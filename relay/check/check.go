@@ -118,12 +118,12 @@ func problemsOf(path string, err error) []config.Problem {
 // checkStore reads what the store holds. A store that does not exist yet is right: the first start
 // makes it.
 func checkStore(ctx context.Context, c *config.Config) error {
-	if _, err := os.Stat(filepath.Join(c.DataDir, relaystore.FileName)); os.IsNotExist(err) {
-		return checkParent(c.DataDir)
-	}
-	s, err := relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir})
+	s, err := relaystore.OpenThere(ctx, relaystore.Of(c))
 	if err != nil {
 		return err
+	}
+	if s == nil {
+		return checkParent(c.DataDir)
 	}
 	defer s.Close()
 	_, err = outbound.StoredKeys(ctx, s)

@@ -28,7 +28,7 @@ import (
 // checkAddresses says which addresses could not be bound. A running daemon holds its own addresses. A missing right is
 // a warning: check may run as another user than serve.
 func checkAddresses(c *config.Config) (problems, warnings []config.Problem) {
-	serving := relaystore.Serving(c.DataDir)
+	serving := relaystore.Serving(relaystore.Of(c))
 	try := func(key, address string) {
 		err := tryBind(address)
 		switch {
@@ -125,6 +125,11 @@ func checkRoom(c *config.Config) []config.Problem {
 	free := config.Size(int64(st.Bavail) * int64(st.Bsize))
 	floor := max(c.Store.MinFree, 128<<20)
 	switch {
+	case c.Store.URL.Server(): // the store takes room at the server, and here only mail on its way
+		if free < 128<<20 {
+			return []config.Problem{c.Problem("data_dir", "the disk of %s has %s free: mail on its way and answers "+
+				"that wait for the database need more", dir, free)}
+		}
 	case free < floor:
 		return []config.Problem{c.Problem("data_dir", "the disk of %s has %s free, less than store.min_free (%s): "+
 			"new mail is refused with 452 until there is more",
@@ -145,12 +150,9 @@ type logins struct {
 // checkStored warns of what does not fit between the configuration and the groups and keys of the store, and returns
 // the logins.
 func checkStored(ctx context.Context, c *config.Config) (all []config.Problem, known logins) {
-	if _, err := os.Stat(filepath.Join(c.DataDir, relaystore.FileName)); err != nil {
-		return nil, known
-	}
-	s, err := relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir})
-	if err != nil {
-		return nil, known // Check has said so
+	s, err := relaystore.OpenThere(ctx, relaystore.Of(c))
+	if s == nil || err != nil {
+		return nil, known // Check has said why
 	}
 	defer s.Close()
 	var err2 error

@@ -53,15 +53,23 @@ type Config struct {
 
 // Store says where messages, users and traces are kept, and how much of the disk they may take.
 type Store struct {
-	// URL is "sqlite", embedded in DataDir.
-	URL string `toml:"url" default:"sqlite"`
+	// URL is "sqlite", embedded in DataDir, or a server of PostgreSQL, which several nodes share.
+	URL StoreURL `toml:"url" default:"sqlite"`
+	// Password is that of the user in URL. Default: none, as with a certificate or the socket of this machine.
+	Password Secret `toml:"password"`
+	// SealKey seals what is secret in the database, in base64, the same on all nodes. SQLite has a file in DataDir.
+	SealKey Secret `toml:"seal_key"`
+	// Node is the name of this node, which no other has. Default: the machine's name.
+	Node string `toml:"node"`
+	// Degraded is what becomes of new mail while the database is away: DegradedRefuse.
+	Degraded string `toml:"degraded" default:"refuse"`
 	// History is how long finished messages and refused sessions stay searchable.
 	History Duration `toml:"history" default:"30d"`
 	// MaxSize is the size of the store above which new mail is answered 452 4.3.1; 0: no bound.
 	MaxSize Size `toml:"max_size" default:"10GB"`
 	// HistorySize is how much of it finished messages and refused sessions may take. Default: a quarter of MaxSize.
 	HistorySize Size `toml:"history_size"`
-	// MinFree is the free space on the store's disk below which new mail is answered 452 4.3.1.
+	// MinFree is the free space on the store's disk below which new mail is answered 452 4.3.1. With SQLite only.
 	MinFree Size `toml:"min_free" default:"200MB"`
 }
 

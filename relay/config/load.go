@@ -65,6 +65,7 @@ func derive(c *Config) {
 	if !c.doc.has("hostname") {
 		c.Hostname, _ = os.Hostname()
 	}
+	deriveStore(c)
 	deriveAdmin(c)
 	deriveAutoconfig(c)
 	deriveSources(c)
@@ -106,6 +107,7 @@ func setDefault[T any](v *T, written bool, value T) {
 // resolvePaths makes every path of the file absolute, from the directory that the file is in.
 func resolvePaths(c *Config) {
 	paths := []*string{&c.DataDir, &c.TLS.CertFile, &c.TLS.KeyFile, &c.TLS.RSACertFile, &c.TLS.RSAKeyFile}
+	paths = append(paths, c.Store.URL.files()...)
 	for i := range c.DKIM {
 		paths = append(paths, &c.DKIM[i].KeyFile)
 	}
@@ -148,7 +150,10 @@ func (c *Config) Path() string { return c.doc.file }
 // Files returns the files a change of which means that the configuration should be loaded again: relay.toml, secrets,
 // DKIM keys, trust anchors and addresses of hooks. The listeners' certificates are watched by package certs.
 func (c *Config) Files() []string {
-	files := []string{c.doc.file}
+	files := []string{c.doc.file, c.Store.Password.path(c.dir()), c.Store.SealKey.path(c.dir())}
+	for _, f := range c.Store.URL.files() {
+		files = append(files, *f)
+	}
 	for i := range c.DKIM {
 		files = append(files, c.DKIM[i].KeyFile)
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"postern/auth"
 	"postern/internal/textfile"
 )
 
@@ -69,59 +70,75 @@ func (s Secret) path(dir string) string {
 	return absolute(dir, name)
 }
 
-// resolve reads the secret. The error says what to write, calling it by what, and never what was read.
+// resolve reads the secret, which Value then is. The error says what to write, calling it by what, and never what was
+// read.
 func (s Secret) resolve(dir, what string) error {
-	if name, ok := strings.CutPrefix(s.ref(), "env:"); ok {
-		return s.resolveEnv(name, what)
+	value, err := s.lookUp(dir, what)
+	if err == nil {
+		s.text.value = value
 	}
-	if strings.HasPrefix(s.ref(), "file:") {
-		return s.resolveFile(s.path(dir), what)
-	}
-	if s.ref() == "" {
-		return fmt.Errorf(`is empty, write the %s, "env:NAME" or "file:PATH"`, what)
-	}
-	return s.set(s.ref(), "the text in quotes", what)
+	return err
 }
 
-func (s Secret) resolveEnv(name, what string) error {
+// read returns the value, and leaves the secret as it is: others may use it at the same time.
+func (s Secret) read(dir, what string) (auth.Secret, error) {
+	if value := s.Value(); value != "" {
+		return auth.Secret(value), nil
+	}
+	value, err := s.lookUp(dir, what)
+	return auth.Secret(value), err
+}
+
+func (s Secret) lookUp(dir, what string) (string, error) {
+	if name, ok := strings.CutPrefix(s.ref(), "env:"); ok {
+		return fromEnv(name, what)
+	}
+	if strings.HasPrefix(s.ref(), "file:") {
+		return fromFile(s.path(dir), what)
+	}
+	if s.ref() == "" {
+		return "", fmt.Errorf(`is empty, write the %s, "env:NAME" or "file:PATH"`, what)
+	}
+	return usable(s.ref(), "the text in quotes", what)
+}
+
+func fromEnv(name, what string) (string, error) {
 	if name == "" {
-		return errors.New(`names no environment variable, write "env:NAME"`)
+		return "", errors.New(`names no environment variable, write "env:NAME"`)
 	}
 	value, ok := os.LookupEnv(name)
 	if !ok {
-		return fmt.Errorf("environment variable %s is not set, set it where postern is started, name its file with "+
-			"--env-file, or write file:PATH", name)
+		return "", fmt.Errorf("environment variable %s is not set, set it where postern is started, name its file "+
+			"with --env-file, or write file:PATH", name)
 	}
-	return s.set(value, "environment variable "+name, what)
+	return usable(value, "environment variable "+name, what)
 }
 
-func (s Secret) resolveFile(path, what string) error {
+func fromFile(path, what string) (string, error) {
 	if path == "" {
-		return errors.New(`names no file, write "file:PATH"`)
+		return "", errors.New(`names no file, write "file:PATH"`)
 	}
 	if err := checkPrivate(path); err != nil {
-		return err
+		return "", err
 	}
 	data, err := textfile.Bounded(path, maxSecret)
 	if err != nil {
-		return err
+		return "", err
 	}
-	value := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
-	return s.set(value, path, what)
+	return usable(strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"), path, what)
 }
 
-// set refuses what no peer could take: SASL forbids NUL (RFC 4616 §2), and a line end is a slip. A byte order mark that
-// an editor left in front is no part of it.
-func (s Secret) set(value, source, what string) error {
+// usable refuses what no peer could take: SASL forbids NUL (RFC 4616 §2), and a line end is a slip. A byte order mark
+// that an editor left in front is no part of it.
+func usable(value, source, what string) (string, error) {
 	value = strings.TrimPrefix(value, "\ufeff")
 	if value == "" {
-		return fmt.Errorf("%s is empty, put the %s there", source, what)
+		return "", fmt.Errorf("%s is empty, put the %s there", source, what)
 	}
 	if strings.ContainsAny(value, "\x00\r\n") {
-		return fmt.Errorf("%s has a line end or NUL inside, write the %s alone on one line", source, what)
+		return "", fmt.Errorf("%s has a line end or NUL inside, write the %s alone on one line", source, what)
 	}
-	s.text.value = value
-	return nil
+	return value, nil
 }
 
 // Format, and the methods below it, keep the secret out of every kind of output.

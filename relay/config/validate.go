@@ -74,37 +74,6 @@ func (v *validator) unavailable(key, instead string) {
 	v.fail(key, "not available in this version; %s", instead)
 }
 
-func (v *validator) store() {
-	if v.DataDir == "" {
-		v.fail("data_dir", "is empty, write a directory that postern may write to")
-	}
-	switch s := v.Store; {
-	case strings.HasPrefix(s.URL, "postgres"):
-		v.unavailable("store.url", `write "sqlite"`)
-	case s.URL != "sqlite":
-		v.fail("store.url", `unknown store, write "sqlite"`) // the value may hold a password
-	}
-	if !v.doc.has("privacy.history") {
-		v.atLeast("store.history", v.Store.History, time.Hour)
-	}
-	largest := Size(0)
-	for _, l := range v.Listeners {
-		largest = max(largest, l.MaxMessageSize)
-	}
-	if v.Store.MaxSize != 0 && v.Store.MaxSize < 4*largest {
-		v.fail("store.max_size", "%s holds hardly one message of %s, write at least %s, or 0 for no bound",
-			v.Store.MaxSize, largest, 4*largest)
-	}
-	switch size := v.Store.HistorySize; {
-	case !v.doc.has("store.history_size"):
-	case size < 10e6:
-		v.fail("store.history_size", "%s holds hardly a day, write at least 10MB", size)
-	case v.Store.MaxSize != 0 && size > v.Store.MaxSize:
-		v.fail("store.history_size", "%s is more than max_size %s, which holds mail too, write a part of it", size,
-			v.Store.MaxSize)
-	}
-}
-
 func (v *validator) tls() {
 	t := v.TLS
 	v.pair("", "tls.cert_file", t.CertFile, "tls.key_file", t.KeyFile)
@@ -186,6 +155,12 @@ func (v *validator) ownFile() {
 	tell := func(key, before, after string) {
 		v.warn(key, "%s a file that every user of this machine can read (mode %04o)%s run: chmod o-rwx %s, "+
 			"or write env:NAME or file:PATH", before, info.Mode().Perm(), after, v.doc.file)
+	}
+	if v.Store.Password.literal() {
+		tell("store.password", "stands in", ",")
+	}
+	if v.Store.SealKey.literal() {
+		tell("store.seal_key", "stands in", ",")
 	}
 	for i, u := range v.Upstreams {
 		key := element("upstream", i)

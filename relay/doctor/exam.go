@@ -10,8 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -121,7 +119,7 @@ func newExam(ctx context.Context, o Options) *exam {
 	if x.c == nil {
 		return x
 	}
-	x.serving = relaystore.Serving(x.c.DataDir)
+	x.serving = relaystore.Serving(relaystore.Of(x.c))
 	x.report, x.asked = status.Ask(ctx, x.c.DataDir)
 	return x
 }
@@ -223,11 +221,7 @@ func (x *exam) toldElsewhere(ctx context.Context) (texts []string) {
 
 // openStore opens the store beside the daemon; nil with a nil error: there is none yet.
 func (x *exam) openStore(ctx context.Context) (*relaystore.Store, error) {
-	if !x.hasStore() {
-		return nil, nil
-	}
-	return relaystore.Open(ctx, relaystore.Options{Dir: x.c.DataDir, MinFree: int64(x.c.Store.MinFree),
-		MaxBytes: int64(x.c.Store.MaxSize)})
+	return relaystore.OpenThere(ctx, relaystore.Of(x.c))
 }
 
 // days says how many days are left.
@@ -239,11 +233,6 @@ func days(n int) string {
 		return "in 1 day"
 	}
 	return fmt.Sprintf("in %d days", n)
-}
-
-func (x *exam) hasStore() bool {
-	_, err := os.Stat(filepath.Join(x.c.DataDir, relaystore.FileName))
-	return err == nil
 }
 
 // When what ends is a danger. Before, from monitor.ExpiryAhead on, it is a fault.

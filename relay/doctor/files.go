@@ -84,7 +84,7 @@ func hasLiteral(path string) bool {
 		}
 		key, value = strings.TrimSpace(key), strings.Trim(strings.TrimSpace(value), `"'`)
 		switch key {
-		case "password", "client_secret", "refresh_token":
+		case "password", "client_secret", "refresh_token", "seal_key":
 			if !strings.HasPrefix(value, "file:") && !strings.HasPrefix(value, "env:") {
 				return true
 			}

@@ -149,6 +149,20 @@ func TestFileLimit(t *testing.T) {
 	not(t, w.examine("disk"), codeFileLimit)
 }
 
+// A secret of the store that stands in relay.toml counts as one; a reference to it does not.
+func TestLiteralSecretsOfTheStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relay.toml")
+	for text, want := range map[string]bool{"seal_key = \"MDEy\"": true, "password = 'x'": true,
+		"seal_key = \"file:nodes.key\"": false, "  # seal_key = \"MDEy\"": false, "password=\"env:P\"": false} {
+		if err := os.WriteFile(path, []byte("[store]\n"+text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if hasLiteral(path) != want {
+			t.Errorf("%s: %v", text, !want)
+		}
+	}
+}
+
 func TestFileFindings(t *testing.T) {
 	secret := strings.Replace(plainUpstream, "port", "username = \"relay\"\npassword = \"letters\"\nport", 1)
 	w := newWard(t, secret)

@@ -277,8 +277,7 @@ func StatusAlone(ctx context.Context, c *config.Config) *status.Report {
 		addEnds(r, &u, now)
 	}
 	if _, err := os.Stat(c.DataDir); err == nil { // else the first start makes it
-		s, err := relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir, MinFree: int64(c.Store.MinFree),
-			MaxBytes: int64(c.Store.MaxSize)})
+		s, err := relaystore.Open(ctx, relaystore.Of(c))
 		if err != nil {
 			r.Queue.Problem = err.Error()
 		} else {

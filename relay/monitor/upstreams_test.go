@@ -249,7 +249,7 @@ func deliver(t *testing.T, routes *outbound.Routes, from mail.Address) {
 		t.Fatal("no slot")
 	}
 	defer slot.Release()
-	slot.Attempt(t.Context(), m, mail.BytesContent("From: "+from.String()+"\r\n\r\n"), nil)
+	slot.Attempt(t.Context(), m, mail.BytesContent("From: "+from.String()+"\r\n\r\n"), nil, nil)
 }
 
 func TestWhichPausesAreTold(t *testing.T) {

@@ -23,6 +23,7 @@ type attempt struct {
 	prefetched bool // instead of the slot
 
 	message *queue.Message
+	lease   *queue.Lease
 	content mail.Content
 	used    []upstream.Slot // slots that took mail: kept until that is on record
 	taken   func([]mail.Result)
@@ -51,9 +52,10 @@ func (a *attempt) leavePrefetch() {
 
 // Attempt implements queue.Slot. It returns one result for each pending recipient. A panic in it, a
 // fault of ours that one message brings out, defers what is left of that message instead of ending the service for all.
-func (a *attempt) Attempt(ctx context.Context, m *queue.Message, c mail.Content, taken func([]mail.Result)) (
-	results []mail.Result) {
-	a.message, a.content, a.taken = m, c, taken
+func (a *attempt) Attempt(
+	ctx context.Context, m *queue.Message, c mail.Content, l *queue.Lease, taken func([]mail.Result),
+) (results []mail.Result) {
+	a.message, a.content, a.lease, a.taken = m, c, l, taken
 	defer func() {
 		if p := recover(); p != nil {
 			a.d.Logger.Error("an attempt failed by a fault of ours", "id", m.ID, "panic", fmt.Sprint(p),
@@ -214,6 +216,7 @@ func (a *attempt) transaction(up *Upstream, pending []int) upstream.Transaction 
 		EnvID:      m.Envelope.EnvID,
 		EightBit:   m.EightBit,
 		Received:   m.Received,
+		Left:       a.lease.Left,
 	}
 	for i := range m.Recipients {
 		tx.Envelope[i] = m.Recipients[i].To

@@ -111,7 +111,7 @@ func TestPanicGivesTheSlotBack(t *testing.T) {
 		if slot == nil {
 			t.Fatalf("%s: no slot: %+v", what, wait)
 		}
-		results := slot.Attempt(t.Context(), m, c, nil)
+		results := slot.Attempt(t.Context(), m, c, nil, nil)
 		if len(results) != 1 || results[0].Class != mail.Deferral {
 			t.Errorf("%s: results %+v", what, results)
 		}
@@ -136,7 +136,7 @@ func TestWhatCannotBePreparedStays(t *testing.T) {
 	d, _ := dispatcherFor(t, up)
 	m := queued("bob")
 	slot, _ := d.ReserveNow(time.Now(), m)
-	results := slot.Attempt(t.Context(), m, mail.BytesContent("no header at all"), nil)
+	results := slot.Attempt(t.Context(), m, mail.BytesContent("no header at all"), nil, nil)
 	slot.Release()
 	if len(results) != 1 || results[0].Class != mail.Deferral || results[0].Err == nil ||
 		results[0].Reply.Enhanced != "4.3.0" || strings.Contains(results[0].Reply.Text, "sign") {
@@ -161,7 +161,7 @@ func TestPanicKeepsWhatWasTaken(t *testing.T) {
 		t.Fatal("no slot")
 	}
 	var classes []mail.Class
-	for _, r := range slot.Attempt(t.Context(), m, content, nil) {
+	for _, r := range slot.Attempt(t.Context(), m, content, nil, nil) {
 		classes = append(classes, r.Class)
 	}
 	if want := []mail.Class{mail.Deferral, mail.Delivered, mail.Deferral}; !slices.Equal(classes, want) {
@@ -188,7 +188,7 @@ func TestPanicInCommentsKeepsTheResults(t *testing.T) {
 	if slot == nil {
 		t.Fatal("no slot")
 	}
-	if rs := slot.Attempt(t.Context(), m, content, nil); len(rs) != 1 || rs[0].Class != mail.Delivered {
+	if rs := slot.Attempt(t.Context(), m, content, nil, nil); len(rs) != 1 || rs[0].Class != mail.Delivered {
 		t.Errorf("results %+v", rs)
 	}
 	slot.Release()
@@ -219,7 +219,7 @@ func TestPausedRouteHoldsUpNoOther(t *testing.T) {
 	if _, wait := d.ReserveNow(now, m); !wait.Until.IsZero() || wait.Key != "second" {
 		t.Errorf("wait %+v while the other is busy", wait)
 	}
-	results := slot.Attempt(t.Context(), m, content, nil)
+	results := slot.Attempt(t.Context(), m, content, nil, nil)
 	if len(results) != 2 || results[0].Class != mail.BackPressure || results[1].Class != mail.Delivered {
 		t.Errorf("results %+v", results)
 	}
@@ -250,7 +250,7 @@ func TestPlaceIsKeptByWhatWasTaken(t *testing.T) {
 		if slot == nil {
 			t.Fatal("no slot")
 		}
-		slot.Attempt(t.Context(), m, content, nil)
+		slot.Attempt(t.Context(), m, content, nil, nil)
 		if n := b.taken - b.released; n != kept {
 			t.Errorf("%v: %d slots are kept, want %d", class, n, kept)
 		}
@@ -283,7 +283,7 @@ func TestPartsAreToldBeforeTheRest(t *testing.T) {
 		t.Fatal("no slot")
 	}
 	defer slot.Release()
-	slot.Attempt(t.Context(), m, content, func(taken []mail.Result) {
+	slot.Attempt(t.Context(), m, content, nil, func(taken []mail.Result) {
 		for _, r := range taken {
 			told = append(told, fmt.Sprint(r.Recipient))
 		}
@@ -361,5 +361,32 @@ func TestFailOver(t *testing.T) {
 	}
 	if got := failOver(results); !slices.Equal(got, []int{4, 5}) {
 		t.Errorf("the next upstream is tried for %v", got)
+	}
+}
+
+// What is sent knows its lease, and that it ran out is no reason to try the next upstream.
+func TestAttemptPassesTheLeaseOn(t *testing.T) {
+	var left []time.Duration
+	first := &brittle{send: func(tx upstream.Transaction) []mail.Result {
+		left = append(left, tx.Left())
+		return []mail.Result{{Class: mail.Deferral, Stage: mail.StageData, Reply: upstream.ReplyLease,
+			Err: upstream.ErrLease}}
+	}}
+	second := &brittle{send: func(upstream.Transaction) []mail.Result {
+		t.Error("the next upstream was tried")
+		return nil
+	}}
+	d, _ := dispatcherFor(t, provider(t, "first", first), provider(t, "second", second))
+	for _, lease := range []*queue.Lease{nil, {}} { // neither ends
+		m := queued("bob")
+		slot, _ := d.ReserveNow(time.Now(), m)
+		results := slot.Attempt(t.Context(), m, content, lease, nil)
+		if len(results) != 1 || results[0].Class != mail.Deferral || results[0].Reply != upstream.ReplyLease {
+			t.Errorf("results %+v", results)
+		}
+		slot.Release()
+	}
+	if len(left) != 2 || min(left[0], left[1]) < 24*time.Hour {
+		t.Errorf("left %v", left)
 	}
 }

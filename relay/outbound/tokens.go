@@ -19,22 +19,21 @@ import (
 	"postern/relay/upstream/oauth"
 )
 
-// NewTokens makes the source of access tokens for a block with [upstream.oauth]; nil for one without. others says that
-// it sends for other mailboxes than its username. grants is where consents are stored, sealed with the key in dataDir,
-// which is made where it is missing.
-func NewTokens(dataDir string, block config.Upstream, others bool, grants oauth.GrantStore, log *slog.Logger) (
-	*oauth.Source, error) {
+// NewTokens makes the source of access tokens for a block with [upstream.oauth]; nil for one without. grants is where
+// consents are stored, sealed with the key of the store of c, which is made where it is missing.
+func NewTokens(c *config.Config, block config.Upstream, grants oauth.GrantStore, log *slog.Logger) (*oauth.Source,
+	error) {
 	if block.OAuth == nil {
 		return nil, nil
 	}
 	sealer := (*seal.Sealer)(nil)
 	if block.OAuth.Flow.Delegated() {
 		var err error
-		if sealer, err = relaystore.OpenSealer(dataDir); err != nil {
+		if sealer, err = relaystore.Of(c).Sealer(); err != nil {
 			return nil, fmt.Errorf("upstream %s: oauth: %w", block.Name, err)
 		}
 	}
-	return newTokens(block, others, grants, sealer, log)
+	return newTokens(block, c.SendsForOthers(&block), grants, sealer, log)
 }
 
 // NewTokensAlone is NewTokens before there is a store: nobody has consented yet, and nothing is made on the disk.

@@ -52,7 +52,7 @@ func (d *Dispatcher) upstream(c *config.Config, block config.Upstream, before *R
 			}
 		}
 	}
-	source, err := NewTokens(c.DataDir, block, c.SendsForOthers(&block), d.Store, d.Logger)
+	source, err := NewTokens(c, block, d.Store, d.Logger)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/trace"
 )
 
 // attempts makes attempts and records their outcomes.
@@ -36,7 +37,7 @@ func (a *attempts) run(e *entry, t Slot) {
 		return
 	}
 	var forgets []func()
-	results := t.Attempt(a.sched.attempts, e.m, c, func(taken []mail.Result) {
+	results := t.Attempt(a.sched.attempts, e.m, c, e.lease, func(taken []mail.Result) {
 		forget, _ := a.journal.note(e.m, taken)
 		forgets = append(forgets, forget)
 	})
@@ -63,7 +64,7 @@ func (a *attempts) lease(e *entry, now time.Time) bool {
 func (s *scheduler) mayLease(e *entry) (leased, may bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	leased, may = !e.leaseUntil.IsZero(), s.phase == running
+	leased, may = e.lease != nil, s.phase == running
 	if !leased && !may {
 		s.plan.forget(e)
 	}
@@ -86,7 +87,7 @@ func (s *scheduler) leased(e *entry, until time.Time, err error) bool {
 		s.plan.join(time.Now(), e)
 	default:
 		e.m.Attempts++
-		e.leaseUntil = until
+		e.lease = newLease(until)
 	}
 	return err == nil
 }
@@ -292,6 +293,7 @@ func (a *attempts) commit(e *entry, o Outcome, release func()) (committed, over 
 			return true, true
 		case errors.Is(err, ErrNotFound):
 			a.log.Error("outcome not recorded: the message or its lease is gone", "id", e.m.ID)
+			a.trace.superseded(time.Now(), e.m)
 			return false, true
 		}
 		select {
@@ -302,6 +304,15 @@ func (a *attempts) commit(e *entry, o Outcome, release func()) (committed, over 
 			backoff = min(2*backoff, maxStoreBackoff/3)
 		}
 	}
+}
+
+// superseded explains an outcome that is not the message's: by then it belonged to somebody else.
+func (t *tracer) superseded(now time.Time, m *Message) {
+	t.emit(t.event(now, m, trace.Event{
+		Kind: trace.Attempt,
+		Detail: "what this attempt brought is not recorded: its lease had run out, and another node or a person has " +
+			"the message",
+	}))
 }
 
 // lose counts an outcome that is forgotten because the process ends.

@@ -18,7 +18,7 @@ func TestAdopt(t *testing.T) {
 		c := make(chan []mail.Result, 1)
 		m := message(id, "anna")
 		released = 0
-		return c, m, w.q.Adopt(context.Background(), m, body, c, release)
+		return c, m, w.q.Adopt(context.Background(), m, body, new(queue.Lease), c, release)
 	}
 	wantReleased := func(t *testing.T, want int) {
 		t.Helper()
@@ -92,7 +92,7 @@ func TestAdopt(t *testing.T) {
 			}
 			c <- r
 			released = 0
-			if err := w.q.Adopt(context.Background(), m, body, c, release); err != nil {
+			if err := w.q.Adopt(context.Background(), m, body, new(queue.Lease), c, release); err != nil {
 				t.Fatal(err)
 			}
 			wantReleased(t, 1)

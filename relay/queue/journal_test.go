@@ -205,7 +205,7 @@ func TestStopWhileHandOffsRun(t *testing.T) {
 				time.Sleep(takes)
 				c <- []mail.Result{delivered}
 			}()
-			if err := w.q.Adopt(context.Background(), message(id, "anna"), body, c,
+			if err := w.q.Adopt(context.Background(), message(id, "anna"), body, new(queue.Lease), c,
 				func() { released.Add(1) }); err != nil {
 				t.Fatal(err)
 			}

@@ -65,8 +65,8 @@ type entry struct {
 	// while postponing or reviewing: the paused route that it is to sleep for, "" if only until counts
 	asleep string
 
-	leaseUntil time.Time // zero: not leased (yet)
-	stale      bool      // another process changed the queue while it was in no line: the store may know better
+	lease *Lease // nil: not leased (yet)
+	stale bool   // another process changed the queue while it was in no line: the store may know better
 }
 
 // todo is what a turn wants done.

@@ -23,7 +23,7 @@ func (f askFunc) Reserve(_ time.Time, m *Message) (Slot, Wait) {
 type noSlot struct{}
 
 func (noSlot) Release() {}
-func (noSlot) Attempt(context.Context, *Message, mail.Content, func([]mail.Result)) []mail.Result {
+func (noSlot) Attempt(context.Context, *Message, mail.Content, *Lease, func([]mail.Result)) []mail.Result {
 	return nil
 }
 

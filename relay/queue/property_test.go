@@ -205,7 +205,7 @@ func (t *lifeSlot) Release() {
 	t.p.q.Wake()
 }
 
-func (t *lifeSlot) Attempt(ctx context.Context, m *queue.Message, c mail.Content,
+func (t *lifeSlot) Attempt(ctx context.Context, m *queue.Message, c mail.Content, _ *queue.Lease,
 	taken func([]mail.Result)) []mail.Result {
 	l := t.p.l
 	if !l.start(t.p, m, c) {
@@ -385,9 +385,9 @@ func (l *ledger) handOff(p *life, m *queue.Message) error {
 		return p.q.Submit(context.Background(), m, body)
 	}
 	c := make(chan []mail.Result, 1)
-	go func() { c <- t.Attempt(context.Background(), m, body, nil) }()
+	go func() { c <- t.Attempt(context.Background(), m, body, nil, nil) }()
 	time.Sleep(time.Second)
-	return p.q.Adopt(context.Background(), m, body, c, t.Release)
+	return p.q.Adopt(context.Background(), m, body, new(queue.Lease), c, t.Release)
 }
 
 // order is what a person does to a message, whatever state it is in.

@@ -34,9 +34,9 @@ type Wait struct {
 type Slot interface {
 	// Attempt makes the attempt. It returns one result for every pending recipient, Result.Recipient being its index in
 	// m.Recipients; a missing one counts as a deferral. It must neither change nor keep m, and return soon after ctx
-	// ends. Where it has to go on after an upstream took the message for some, it calls taken with their results before
-	// it does.
-	Attempt(ctx context.Context, m *Message, c mail.Content, taken func([]mail.Result)) []mail.Result
+	// ends. It looks at l before it sends what completes the message, and breaks off where too little is left. Where it
+	// has to go on after an upstream took the message for some, it calls taken with their results before it does.
+	Attempt(ctx context.Context, m *Message, c mail.Content, l *Lease, taken func([]mail.Result)) []mail.Result
 	// Release gives the slot back. It is called when what was taken is in the journal, or without that when the
 	// outcome is committed: so a kill repeats at most one message for each slot.
 	Release()
@@ -59,7 +59,7 @@ type Options struct {
 
 	Window     int            // messages in memory, at most; 0: 1000
 	MaxContent int64          // octets of content kept in memory between Submit and attempt; 0: 64 MiB
-	LeaseFor   time.Duration  // extended while an attempt runs; 0: 5 min
+	LeaseFor   time.Duration  // extended while an attempt runs; 0: 5 min. Attempts need some minutes of it at the end
 	Jitter     func() float64 // [0, 1); nil: random
 }
 

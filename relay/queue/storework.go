@@ -142,25 +142,35 @@ func (w storeWork) extend() {
 	w.s.mu.Lock()
 	p, now := &w.s.plan, time.Now()
 	until := now.Add(p.leaseFor)
-	var running []*entry
+	type leased struct {
+		id    string
+		lease *Lease
+	}
+	var running []leased
 	for _, e := range p.window.entries {
-		if e.state == active && !e.leaseUntil.IsZero() && e.leaseUntil.Sub(now) < p.leaseFor*2/3 {
-			running = append(running, e)
+		if e.state == active && e.lease.ends(p.leaseFor*5/6) {
+			running = append(running, leased{e.m.ID, e.lease})
 		}
 	}
 	w.s.mu.Unlock()
+	var failed error
 	for _, e := range running {
-		err := w.store.Extend(w.s.hard, e.m.ID, w.s.owner, until)
+		err := w.store.Extend(w.s.hard, e.id, w.s.owner, until)
 		w.s.storeSaid(err, "extend", writes)
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		if errors.Is(err, ErrNotFound) { // it has ended, or another node has the message
+			e.lease.lose()
+			continue
+		}
+		if failed = err; failed != nil {
 			break
 		}
-		w.s.mu.Lock()
-		e.leaseUntil = until
-		w.s.mu.Unlock()
+		e.lease.extend(until)
 	}
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	p.extending = false
+	if failed != nil { // soon again: attempts break off before their leases run out
+		p.extendAt = earlier(p.extendAt, time.Now().Add(maxStoreBackoff))
+	}
 	w.s.bell.ring()
 }

@@ -177,7 +177,6 @@ func (p *plan) admit(now time.Time, e *entry, c mail.Content) Slot {
 	e.belongs(w)
 	switch {
 	case slot != nil:
-		e.leaseUntil = now.Add(p.leaseFor)
 		p.window.begin(e)
 	case w.Until.After(now):
 		e.until, e.asleep = w.Until, p.routes.pause(w, m)

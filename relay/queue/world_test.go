@@ -41,6 +41,7 @@ type attempt struct {
 	at             time.Time
 	number         int
 	pending        int // recipients
+	lease          *queue.Lease
 }
 
 func newUpstreams() *fakeUpstreams {
@@ -105,11 +106,11 @@ func (t *fakeSlot) Release() {
 	}
 }
 
-func (t *fakeSlot) Attempt(ctx context.Context, m *queue.Message, c mail.Content,
+func (t *fakeSlot) Attempt(ctx context.Context, m *queue.Message, c mail.Content, l *queue.Lease,
 	taken func([]mail.Result)) []mail.Result {
 	t.u.mu.Lock()
 	t.u.attempts = append(t.u.attempts, attempt{m.ID, m.Login, t.key, time.Now(), m.Attempts,
-		len(results(m, delivered))})
+		len(results(m, delivered)), l})
 	answer, meanwhile := t.u.answer, t.u.meanwhile
 	t.u.mu.Unlock()
 	if meanwhile != nil {

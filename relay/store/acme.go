@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -14,7 +15,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 var (
@@ -42,7 +43,8 @@ const (
 )
 
 // How locks are kept. One that nobody prolongs is free after lockFor: its process died. So is one
-// that runs for longer than 2 lockFor: it was taken while the clock was ahead.
+// that runs for longer than 2 lockFor: it was taken while the clock was ahead. Times are by the clock of the database:
+// a node whose clock is wrong takes no lock of one that lives.
 const (
 	lockFor   = time.Minute
 	lockRenew = 20 * time.Second
@@ -68,10 +70,15 @@ type acmeLock struct {
 // ACME returns the store's part for ACME. Locks taken by one returned value are given back by the same.
 func (s *Store) ACME() *ACME { return &ACME{s: s, held: make(map[string]*acmeLock)} }
 
+// Shared is Store.Shared: the CA may ask another node instead of this one.
+func (a *ACME) Shared() bool { return a.s.Shared() }
+
 func acmeLabel(key string) string { return "postern acme\x00" + key }
 
 // errACMEBound is a value or key that is too large, or one too many.
 var errACMEBound = errors.New("too much for the store of certificates")
+
+var putACMEItem = upsert("acme_item", 1, "key", "sealed", "size", "modified")
 
 // Store implements certmagic.Storage: it is durable when it returns nil.
 func (a *ACME) Store(ctx context.Context, key string, value []byte) error {
@@ -87,15 +94,46 @@ func (a *ACME) Store(ctx context.Context, key string, value []byte) error {
 		if n >= maxACMEItems {
 			return refuse(fmt.Errorf("%w: %d items", errACMEBound, n))
 		}
-		return t.Run("INSERT OR REPLACE INTO acme_item VALUES (?, ?, ?, ?)", key, sealed, len(value),
-			unixNano(time.Now()))
+		return t.Run(putACMEItem, key, sealed, len(value),
+			t.clock.nano(time.Now()))
 	})
 	return wrap(err, "keep %q", key)
 }
 
+// Agree implements certs.Shared: of several nodes that come with something of their own, one keeps it for all.
+func (a *ACME) Agree(ctx context.Context, key string, good func([]byte) bool, ours []byte) (agreed []byte, err error) {
+	if len(key) > maxACMEKey || len(ours) > maxACMEValue {
+		return nil, fmt.Errorf("%w: key of %d octets, value of %d", errACMEBound, len(key), len(ours))
+	}
+	sealed := a.s.sealer.Seal(acmeLabel(key), ours)
+	err = a.s.write(ctx, func(t *tx) error {
+		agreed = ours
+		kept, err := list(t.Conn, func(row db.Row) ([]byte, error) { return row.Blob(0), nil },
+			"SELECT sealed FROM acme_item WHERE key = ?", key)
+		if err != nil {
+			return err
+		}
+		if len(kept) > 0 {
+			value, err := a.s.sealer.Open(acmeLabel(key), kept[0])
+			if err != nil {
+				return refuse(a.s.explainSeal(err))
+			}
+			if good(value) {
+				agreed = bytes.Clone(value)
+				return nil
+			}
+		}
+		return t.Run(putACMEItem, key, sealed, len(ours), t.clock.nano(time.Now()))
+	})
+	if err != nil {
+		return nil, wrap(err, "agree on %q", key)
+	}
+	return agreed, nil
+}
+
 // Load implements certmagic.Storage.
 func (a *ACME) Load(ctx context.Context, key string) ([]byte, error) {
-	found, err := readAll(ctx, a.s.readers, func(row *sqlite.Stmt) ([]byte, error) {
+	found, err := readAll(ctx, a.s.readers, func(row db.Row) ([]byte, error) {
 		value, err := a.s.sealer.Open(acmeLabel(key), row.Blob(0))
 		return append([]byte{}, value...), a.s.explainSeal(err)
 	}, "SELECT sealed FROM acme_item WHERE key = ?", key)
@@ -137,7 +175,7 @@ func (a *ACME) Exists(ctx context.Context, key string) bool {
 // List implements certmagic.Storage.
 func (a *ACME) List(ctx context.Context, dir string, recursive bool) ([]string, error) {
 	from, to := below(dir)
-	keys, err := readAll(ctx, a.s.readers, func(row *sqlite.Stmt) (string, error) { return row.Text(0), nil },
+	keys, err := readAll(ctx, a.s.readers, func(row db.Row) (string, error) { return row.Text(0), nil },
 		"SELECT key FROM acme_item WHERE key >= ? AND key < ? ORDER BY key", from, to)
 	if err == nil && len(keys) == 0 {
 		err = fs.ErrNotExist
@@ -166,11 +204,12 @@ func (a *ACME) List(ctx context.Context, dir string, recursive bool) ([]string, 
 // Stat implements certmagic.Storage.
 func (a *ACME) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
 	from, to := below(key)
-	found, err := readAll(ctx, a.s.readers, func(row *sqlite.Stmt) (certmagic.KeyInfo, error) {
+	found, err := readAll(ctx, a.s.readers, func(row db.Row) (certmagic.KeyInfo, error) {
 		if row.Text(0) != key {
 			return certmagic.KeyInfo{Key: key}, nil // a directory
 		}
-		return certmagic.KeyInfo{Key: key, Size: row.Int(1), Modified: fromNano(row.Int(2)), IsTerminal: true}, nil
+		return certmagic.KeyInfo{Key: key, Size: row.Int(1), Modified: a.s.clock.time(row.Int(2)),
+			IsTerminal: true}, nil
 	}, "SELECT key, size, modified FROM acme_item WHERE key = ? OR key >= ? AND key < ? ORDER BY key LIMIT 1", key,
 		from, to)
 	if err == nil && len(found) == 0 {
@@ -215,10 +254,10 @@ func (a *ACME) TryLock(ctx context.Context, name string) (got bool, err error) {
 		return false, nil
 	}
 	err = a.s.write(ctx, func(t *tx) error {
-		now := time.Now()
+		now := t.clock.nano(time.Now())
 		_, got, err = t.Int("INSERT INTO acme_lock VALUES (?1, ?2, ?3) ON CONFLICT (name) DO UPDATE SET "+
-			"owner = excluded.owner, until = excluded.until WHERE until <= ?4 OR until > ?5 RETURNING 1", name, owner,
-			unixNano(now.Add(lockFor)), unixNano(now), unixNano(now.Add(2*lockFor)))
+			"owner = excluded.owner, until = excluded.until WHERE acme_lock.until <= ?4 OR acme_lock.until > ?5 "+
+			"RETURNING 1", name, owner, now+int64(lockFor), now, now+int64(2*lockFor))
 		return err
 	})
 	if err != nil || !got {
@@ -253,10 +292,10 @@ func (a *ACME) prolong(ctx context.Context, name string, l *acmeLock) {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-tick.C:
+		case <-tick.C:
 			err := a.s.write(ctx, func(t *tx) error {
 				return t.Run("UPDATE acme_lock SET until = ? WHERE name = ? AND owner = ?",
-					unixNano(now.Add(lockFor)), name, l.owner)
+					t.clock.nano(time.Now().Add(lockFor)), name, l.owner)
 			})
 			if err != nil && ctx.Err() == nil {
 				a.s.log.Warn("the lock of a certificate could not be prolonged", "lock", name, "err", err)

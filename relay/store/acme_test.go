@@ -68,6 +68,7 @@ func TestACMEItems(t *testing.T) {
 	if err := a.Delete(ctx, "/"); err == nil {
 		t.Error("everything can be deleted at once")
 	}
+	fileOnly(t)
 	files, err := filepath.Glob(filepath.Join(dir, FileName+"*"))
 	if err != nil || len(files) == 0 {
 		t.Fatal(err)
@@ -80,6 +81,7 @@ func TestACMEItems(t *testing.T) {
 }
 
 func TestACMEBounds(t *testing.T) {
+	fileOnly(t) // by SQL of SQLite
 	a, ctx := open(t, Options{}).ACME(), t.Context()
 	if err := a.Store(ctx, "k", make([]byte, maxACMEValue+1)); !errors.Is(err, errACMEBound) {
 		t.Error(err)
@@ -219,5 +221,38 @@ func TestACMELockOfAClockAhead(t *testing.T) {
 	}
 	if err := a.Unlock(ctx, "x"); err != nil {
 		t.Error(err)
+	}
+}
+
+// Nodes whose clocks are an hour apart agree on who has a lock, and until when: times are by the clock of the database.
+func TestACMELockBySharedClock(t *testing.T) {
+	dir := t.TempDir()
+	right, ahead, behind := open(t, Options{Dir: dir}), open(t, Options{Dir: dir}), open(t, Options{Dir: dir})
+	now := time.Now()
+	right.clock.set(now.Add(time.Hour).UnixNano(), now, now)
+	ahead.clock.set(now.UnixNano(), now, now)
+	behind.clock.set(now.Add(2*time.Hour).UnixNano(), now, now)
+	// As far as the database is concerned, ahead asks an hour before right, and behind an hour after it.
+	a := right.ACME()
+	if got, err := a.TryLock(t.Context(), "x"); !got || err != nil {
+		t.Fatal(got, err)
+	}
+	var until int64
+	err := right.write(t.Context(), func(tx *tx) (err error) {
+		until, _, err = tx.Int("SELECT until FROM acme_lock")
+		return err
+	})
+	if at := fromNano(until).Sub(now.Add(time.Hour + lockFor)); err != nil || at < 0 || at > time.Minute/2 {
+		t.Errorf("held until %v after what is right, %v", at, err)
+	}
+	if got, err := behind.ACME().TryLock(t.Context(), "x"); !got || err != nil {
+		t.Error("a lock that ran out an hour ago is held", err)
+	}
+	if err := a.Store(t.Context(), "k", nil); err != nil {
+		t.Fatal(err)
+	}
+	info, err := ahead.ACME().Stat(t.Context(), "k")
+	if at := info.Modified.Sub(now.Add(time.Hour)); err != nil || at < -time.Second || at > time.Minute/2 {
+		t.Errorf("modified %v, %v", info.Modified, err)
 	}
 }

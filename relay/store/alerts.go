@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // schemaAlert keeps alerts: those that are open, and those that were.
@@ -47,6 +47,8 @@ type alertText struct {
 	Details map[string]string `json:"details,omitempty"`
 }
 
+var putAlert = upsert("alert", 3, "event", "subject", "since", "ended", "data")
+
 // SaveAlert records that an alert is open, or with Ended that it was. One that ends keeps what was said of it.
 func (s *Store) SaveAlert(ctx context.Context, a Alert) error {
 	err := s.write(ctx, func(t *tx) error {
@@ -64,7 +66,7 @@ func (s *Store) SaveAlert(ctx context.Context, a Alert) error {
 		if err != nil {
 			return err
 		}
-		err = t.Run("INSERT OR REPLACE INTO alert VALUES (?, ?, ?, ?, ?)", a.Event, a.Subject, unixNano(a.Since),
+		err = t.Run(putAlert, a.Event, a.Subject, unixNano(a.Since),
 			endOf(a), string(data))
 		if err != nil {
 			return err
@@ -89,7 +91,7 @@ func endOf(a Alert) int64 {
 }
 
 // alertSaid is what was recorded of an alert when it began.
-func alertSaid(conn *sqlite.Conn, a Alert) (said alertText, err error) {
+func alertSaid(conn db.Conn, a Alert) (said alertText, err error) {
 	for row, err := range conn.Rows("SELECT data FROM alert WHERE event = ? AND subject = ? AND since = ?", a.Event,
 		a.Subject, unixNano(a.Since)) {
 		if err != nil {
@@ -141,7 +143,7 @@ func (s *Store) Alerts(ctx context.Context, q AlertQuery) (alerts []Alert, err e
 	}
 	query := "SELECT event, subject, since, ended, data FROM alert WHERE (since, event, subject) < (?, ?, ?)" + chosen +
 		" ORDER BY since DESC, event DESC, subject DESC LIMIT ?"
-	err = s.lookups.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.lookups.read(ctx, func(conn db.Conn) error {
 		for row, err := range conn.Rows(query, since, event, subject, int64(max(q.Limit, 0))) {
 			if err != nil {
 				return err

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"postern/relay/privacy"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // alertBatch is how many alerts one transaction removes.
@@ -43,7 +43,7 @@ type pastAlert struct {
 
 // alerts removes what operators were told of the person and is over. What is open is what is so now.
 func (p *person) alerts(ctx context.Context) error {
-	past, err := readAll(ctx, p.s.lookups, func(row *sqlite.Stmt) (a pastAlert, err error) {
+	past, err := readAll(ctx, p.s.lookups, func(row db.Row) (a pastAlert, err error) {
 		a = pastAlert{event: row.Text(0), subject: row.Text(1), since: row.Int(2)}
 		if err := json.Unmarshal(row.Blob(3), &a.text); err != nil {
 			return a, fmt.Errorf("alert %s: %w", a.event, err)

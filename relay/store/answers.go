@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // schemaAnswers keeps what the API answered to requests with an Idempotency-Key. Status 0: begun. An empty body was
@@ -39,6 +39,7 @@ type Answer struct {
 	Request [32]byte // digest of what was asked for
 	Status  int      // of HTTP; 0: it was begun, and what came of it is not known
 	Body    []byte   // nil: not kept
+	Begun   time.Time
 }
 
 // BeginAnswer notes that a request of a caller is begun, and returns nil. If one with this key was begun within
@@ -47,15 +48,16 @@ func (s *Store) BeginAnswer(ctx context.Context, now time.Time, caller, key, req
 	err error) {
 	err = s.write(ctx, func(t *tx) error {
 		prior = nil
-		if err := t.Run("DELETE FROM api_answer WHERE at <= ?", unixNano(now.Add(-AnswersFor))); err != nil {
+		if err := t.Run("DELETE FROM api_answer WHERE at <= ?", t.clock.nano(now.Add(-AnswersFor))); err != nil {
 			return err
 		}
-		found, err := list(t.Conn, scanAnswer, "SELECT request, status, body FROM api_answer WHERE key = ?", key[:])
+		found, err := list(t.Conn, s.scanAnswer, "SELECT request, status, body, at FROM api_answer WHERE key = ?",
+			key[:])
 		if err != nil || len(found) > 0 {
 			prior = first(found)
 			return err
 		}
-		if err := t.Run("INSERT INTO api_answer VALUES (?, ?, ?, 0, ?, ?)", key[:], request[:], unixNano(now),
+		if err := t.Run("INSERT INTO api_answer VALUES (?, ?, ?, 0, ?, ?)", key[:], request[:], t.clock.nano(now),
 			[]byte{}, caller[:]); err != nil {
 			return err
 		}
@@ -86,8 +88,8 @@ func first(found []Answer) *Answer {
 	return &found[0]
 }
 
-func scanAnswer(row *sqlite.Stmt) (Answer, error) {
-	a := Answer{Status: int(row.Int(1))}
+func (s *Store) scanAnswer(row db.Row) (Answer, error) {
+	a := Answer{Status: int(row.Int(1)), Begun: s.clock.time(row.Int(3))}
 	copy(a.Request[:], row.Blob(0))
 	if b := row.Blob(2); len(b) > 0 {
 		a.Body = b

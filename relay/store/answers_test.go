@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 var answered = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
@@ -64,6 +64,7 @@ func TestAnswers(t *testing.T) {
 	if a := begin(t, s, answered, 10); a != nil {
 		t.Errorf("dropped: %+v", a)
 	}
+	fileOnly(t)
 	for _, name := range []string{FileName, FileName + "-wal"} {
 		if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || bytes.Contains(b, []byte("anna@example")) {
 			t.Errorf("%s has the answer in clear, or cannot be read: %v", name, err)
@@ -100,7 +101,7 @@ func answerKey(caller byte, i int) (key [32]byte) {
 func answersOf(t *testing.T, s *Store, caller byte, i int) (n int64, has bool) {
 	t.Helper()
 	who, key := [32]byte{caller}, answerKey(caller, i)
-	err := s.readers.read(t.Context(), func(conn *sqlite.Conn) (err error) {
+	err := s.readers.read(t.Context(), func(conn db.Conn) (err error) {
 		if n, _, err = conn.Int("SELECT count(*) FROM api_answer WHERE caller = ?", who[:]); err == nil {
 			_, has, err = conn.Int("SELECT 1 FROM api_answer WHERE key = ?", key[:])
 		}

@@ -11,7 +11,7 @@ import (
 
 	"postern/auth"
 	"postern/relay/privacy"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 var _ auth.AppStore = (*Store)(nil)
@@ -77,9 +77,9 @@ const (
 	appColumns    = "a.id, a.login, a.hash, a.created, a.expires, a.used, a.used_from, a.data"
 )
 
-func scanPerson(row *sqlite.Stmt) (auth.Person, error) { return personAt(row, 0) }
+func scanPerson(row db.Row) (auth.Person, error) { return personAt(row, 0) }
 
-func personAt(row *sqlite.Stmt, i int) (auth.Person, error) {
+func personAt(row db.Row, i int) (auth.Person, error) {
 	p := auth.Person{Login: row.Text(i), Subject: row.Text(i + 1), Seen: fromNano(row.Int(i + 2))}
 	var d personData
 	if err := json.Unmarshal(row.Blob(i+3), &d); err != nil {
@@ -89,7 +89,7 @@ func personAt(row *sqlite.Stmt, i int) (auth.Person, error) {
 	return p, nil
 }
 
-func scanAppPassword(row *sqlite.Stmt) (auth.AppPassword, error) {
+func scanAppPassword(row db.Row) (auth.AppPassword, error) {
 	k := auth.AppPassword{ID: row.Text(0), Login: row.Text(1), Hash: auth.Secret(row.Text(2)),
 		Created: fromNano(row.Int(3)), Expires: fromNano(row.Int(4)), LastUsed: fromNano(row.Int(5)),
 		LastFrom: row.Text(6)}
@@ -117,7 +117,7 @@ type ownedPassword struct {
 }
 
 func (s *Store) appPassword(ctx context.Context, column, value string) (auth.Person, auth.AppPassword, error) {
-	found, err := readAll(ctx, s.readers, func(row *sqlite.Stmt) (o ownedPassword, err error) {
+	found, err := readAll(ctx, s.readers, func(row db.Row) (o ownedPassword, err error) {
 		if o.password, err = scanAppPassword(row); err == nil {
 			o.person, err = personAt(row, 8)
 		}
@@ -189,6 +189,8 @@ func moved(before *auth.Person, p auth.Person) bool {
 	return before != nil && before.Source != p.Source
 }
 
+var putPersonRow = upsert("person", 1, "login", "subject", "seen", "data")
+
 // putPerson does what PutPerson says, to whom personBefore does not refuse.
 func putPerson(t *tx, before *auth.Person, p auth.Person) (ended []auth.AppPassword, err error) {
 	if before != nil && before.Seen.After(p.Seen) {
@@ -204,7 +206,7 @@ func putPerson(t *tx, before *auth.Person, p auth.Person) (ended []auth.AppPassw
 	if err != nil {
 		return nil, err
 	}
-	err = t.Run("INSERT OR REPLACE INTO person VALUES (?, ?, ?, ?)", p.Login, p.Subject, unixNano(p.Seen), string(data))
+	err = t.Run(putPersonRow, p.Login, p.Subject, unixNano(p.Seen), string(data))
 	if err == nil && (before == nil || moved(before, p) || !slices.Equal(p.Groups, before.Groups) ||
 		!slices.Equal(p.Senders, before.Senders)) {
 		err = bump(t.Conn, TopicAppPasswords) // they are to be verified again

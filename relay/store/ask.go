@@ -32,7 +32,7 @@ const maxAnswer = 3 * time.Second
 // is.
 // Without a daemon everything is.
 func (s *Store) AwaitEvents(ctx context.Context) bool {
-	if !Serving(s.opts.Dir) {
+	if !Serving(s.opts) {
 		return true
 	}
 	asked, err := s.askForEvents(ctx)
@@ -44,7 +44,7 @@ func (s *Store) AwaitEvents(ctx context.Context) bool {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if now, err := s.Generations(ctx); err == nil && now[TopicTraceAnswered] >= asked || !Serving(s.opts.Dir) {
+		if now, err := s.Generations(ctx); err == nil && now[TopicTraceAnswered] >= asked || !Serving(s.opts) {
 			return true
 		}
 		select {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"postern/mail"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // AuditEntry is something that somebody did, or was not let do.
@@ -105,7 +105,7 @@ func (s *Store) Audit(ctx context.Context, q AuditQuery) ([]AuditEntry, error) {
 	if q.Operation != "" {
 		query, args = query+" AND operation = ?", append(args, q.Operation)
 	}
-	entries, err := readAll(ctx, s.lookups, func(row *sqlite.Stmt) (AuditEntry, error) {
+	entries, err := readAll(ctx, s.lookups, func(row db.Row) (AuditEntry, error) {
 		return AuditEntry{row.Int(0), fromNano(row.Int(8)), row.Text(1), row.Text(2), row.Text(3), row.Text(4),
 			row.Text(5), row.Text(6), row.Text(7)}, nil
 	}, query+" ORDER BY n DESC LIMIT ?", append(args, cmp.Or(q.Limit, auditPage))...)
@@ -124,7 +124,7 @@ func (s *Store) PruneAudit(ctx context.Context, before, now time.Time) (total in
 
 func (s *Store) pruneAudit(ctx context.Context, before time.Time, most int64) (int64, error) {
 	last := int64(math.MinInt64) // the newest of those that are too many
-	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err := s.readers.read(ctx, func(conn db.Conn) error {
 		n, over, err := conn.Int("SELECT n FROM audit ORDER BY n DESC LIMIT 1 OFFSET ?", most)
 		if over {
 			last = n

@@ -3,24 +3,26 @@ package store
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
-	"syscall"
-
-	lib "modernc.org/sqlite/lib"
 
 	"postern/relay/queue"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // tx is a running transaction of the writer.
 type tx struct {
-	*sqlite.Conn
-	loaded bool
-	stored counters // as they were when the transaction began
-	counts counters // as they are to be
+	db.Conn
+	engine  engine
+	clock   *clock
+	layout  *layout
+	counter int64 // the row of the counters that it changes
+	loaded  bool
+	stored  counters // as they were when the transaction began
+	counts  counters // as they are to be
 }
 
-// counters are kept in one row and written once in a transaction, however many writes change them.
+// counters are written once in a transaction, however many writes change them.
 type counters struct {
 	messages, held, bytes int64
 	events                int64 // of the trace
@@ -40,57 +42,82 @@ func (t *tx) count() (*counters, error) {
 	return &t.counts, nil
 }
 
-func readCounters(conn *sqlite.Conn) (counters, error) {
-	for row, err := range conn.Rows("SELECT messages, held, bytes, events, history, refusals FROM counter WHERE k = " +
-		"1") {
+// errNoCounters: the row is made with the schema.
+var errNoCounters = damageError("the counters are missing")
+
+// damageError is an error of what is stored.
+type damageError string
+
+func (d damageError) Error() string { return string(d) }
+func (d damageError) Kind() db.Kind { return db.Damaged }
+
+func readCounters(conn db.Conn) (counters, error) {
+	for row, err := range conn.Rows("SELECT count(*), coalesce(sum(messages), 0), coalesce(sum(held), 0), " +
+		"coalesce(sum(bytes), 0), coalesce(sum(events), 0), coalesce(sum(history), 0), coalesce(sum(refusals), 0) " +
+		"FROM counter") {
 		if err != nil {
 			return counters{}, err
 		}
-		return counters{row.Int(0), row.Int(1), row.Int(2), row.Int(3), row.Int(4), row.Int(5)}, nil
+		if row.Int(0) > 0 {
+			return counters{row.Int(1), row.Int(2), row.Int(3), row.Int(4), row.Int(5), row.Int(6)}, nil
+		}
 	}
-	return counters{}, &sqlite.Error{Code: sqlite.Corrupt, Msg: "the counters are missing"}
+	return counters{}, errNoCounters
 }
 
 func (t *tx) flush() error {
-	c := t.counts
-	if c == t.stored {
+	if t.counts == t.stored {
 		return nil
 	}
-	return t.Run("UPDATE counter SET messages = ?, held = ?, bytes = ?, events = ?, history = ?, refusals = ? WHERE "+
-		"k = 1",
-		c.messages, c.held, c.bytes, c.events, c.history, c.refusals)
+	c, s := t.counts, t.stored
+	return t.Run("UPDATE counter SET messages = messages + ?, held = held + ?, bytes = bytes + ?, events = events + ?, "+
+		"history = history + ?, refusals = refusals + ? WHERE k = ?", c.messages-s.messages, c.held-s.held,
+		c.bytes-s.bytes, c.events-s.events, c.history-s.history, c.refusals-s.refusals, t.counter)
 }
 
-// commit runs writes in one transaction and answers them. If one fails, each is tried alone, so that
-// only the guilty fails.
+// commit runs writes and answers them.
 func (w *writer) commit(ops []*op) {
+	for _, group := range w.split(ops) {
+		w.commitGroup(group)
+	}
+}
+
+// commitGroup runs writes in one transaction and answers them. If one fails, each is tried alone, so that
+// only the guilty fails.
+func (w *writer) commitGroup(ops []*op) {
 	if err := w.failure(); err != nil {
 		answer(ops, err)
 		return
 	}
-	results, begun, err := w.attempt(ops)
-	if err == nil {
+	did, err := w.transact(ops)
+	switch {
+	case err == nil:
 		for i, o := range ops {
-			o.done <- results[i]
+			o.done <- did.results[i]
 		}
 		return
-	}
-	if fatal(err) {
+	case db.KindOf(err) == db.Damaged:
 		w.fail(err)
 		answer(ops, w.failure())
 		return
-	}
-	if !begun { // held by another process for longer than any of its writes takes
-		answer(ops, fmt.Errorf("begin a transaction: %w", err))
+	case !did.alone:
+		answer(ops, err)
 		return
 	}
-	if isFull(err) {
-		// The log is as long as it is on disk already: once copied, it begins anew in its own space.
-		w.checkpoint(w.conn)
+	if db.KindOf(err) == db.Full {
+		w.makeRoom()
 	}
 	for _, o := range ops {
 		w.commitAlone(o)
 	}
+}
+
+func (w *writer) transact(ops []*op) (outcome, error) {
+	did, err := w.transactor.transact(ops)
+	if did.wrote {
+		w.commits.Add(1)
+	}
+	return did, err
 }
 
 func (w *writer) commitAlone(o *op) {
@@ -98,18 +125,18 @@ func (w *writer) commitAlone(o *op) {
 		o.done <- err
 		return
 	}
-	results, _, err := w.attempt([]*op{o})
-	if isFull(err) { // the ones before may have used up what the checkpoint gave
-		w.checkpoint(w.conn)
-		results, _, err = w.attempt([]*op{o})
+	did, err := w.transact([]*op{o})
+	if db.KindOf(err) == db.Full { // the ones before may have used up the room that was made
+		w.makeRoom()
+		did, err = w.transact([]*op{o})
 	}
 	switch {
 	case err == nil:
-		o.done <- results[0]
-	case fatal(err):
+		o.done <- did.results[0]
+	case db.KindOf(err) == db.Damaged:
 		w.fail(err)
 		o.done <- w.failure()
-	case isFull(err):
+	case db.KindOf(err) == db.Full:
 		o.done <- fmt.Errorf("%w: %w", queue.ErrFull, err)
 	default:
 		if r, ok := errors.AsType[refusal](err); ok { // it had changed something
@@ -125,33 +152,22 @@ func answer(ops []*op, err error) {
 	}
 }
 
-// attempt runs one transaction: begin, every write, the counters, commit with its one sync. On an
-// error nothing of it is left.
-func (w *writer) attempt(ops []*op) (results []error, begun bool, err error) {
-	if err := w.conn.Run("BEGIN IMMEDIATE"); err != nil {
-		return nil, false, err
-	}
-	t := &tx{Conn: w.conn}
+// runAll runs writes and the counters on a connection that is in a transaction. On an error the transaction is to be
+// rolled back.
+func runAll(t *tx, ops []*op, log *slog.Logger) (results []error, err error) {
 	results = make([]error, len(ops))
 	for i, o := range ops {
 		before := t.TotalChanges()
-		err := w.runOne(o, t)
+		err := runOne(o, t, log)
 		if r, ok := err.(refusal); ok && t.TotalChanges() == before {
 			results[i] = r.error
 			continue
 		}
 		if err != nil {
-			return nil, true, w.rollback(err)
+			return nil, err
 		}
 	}
-	if err := t.flush(); err != nil {
-		return nil, true, w.rollback(err)
-	}
-	if err := w.conn.Run("COMMIT"); err != nil {
-		return nil, true, w.rollback(err)
-	}
-	w.committed()
-	return results, true, nil
+	return results, t.flush()
 }
 
 // errOwnFault: a write failed by a fault of ours. It changed nothing.
@@ -159,84 +175,13 @@ var errOwnFault = errors.New("a fault of postern's own; its log has more")
 
 // runOne runs one write. A panic in it, which one message or one request brings out, is its error and does not end the
 // service for all, again after each restart.
-func (w *writer) runOne(o *op, t *tx) (err error) {
+func runOne(o *op, t *tx, log *slog.Logger) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			w.log.Error("a write to the store failed by a fault of ours", "panic", fmt.Sprint(p),
+			log.Error("a write to the store failed by a fault of ours", "panic", fmt.Sprint(p),
 				"stack", string(debug.Stack()))
 			err = errOwnFault
 		}
 	}()
 	return o.run(t)
-}
-
-func (w *writer) rollback(err error) error {
-	if !w.conn.InTransaction() {
-		return err
-	}
-	return errors.Join(err, w.conn.Run("ROLLBACK"))
-}
-
-func (w *writer) committed() {
-	pages := w.conn.PagesWritten()
-	if pages == 0 {
-		return
-	}
-	w.commits.Add(1)
-	w.logged = w.logged || pages > 0
-	if w.pages += pages; w.pages*pageSize >= logSize {
-		select {
-		case w.full <- struct{}{}:
-			w.pages = 0
-		default:
-		}
-	}
-}
-
-// isFull reports an error that freeing space mends: no page of it reached the log's commit record.
-func isFull(err error) bool {
-	e, ok := errors.AsType[*sqlite.Error](err)
-	if !ok {
-		return false
-	}
-	switch e.Code {
-	case lib.SQLITE_IOERR_WRITE, lib.SQLITE_IOERR_SHMSIZE, lib.SQLITE_IOERR_TRUNCATE:
-		return e.Errno == syscall.ENOSPC || e.Errno == syscall.EDQUOT || e.Errno == syscall.EFBIG
-	}
-	return e.Primary() == sqlite.Full
-}
-
-// fatal reports an error after which nothing that we write can be trusted any more.
-func fatal(err error) bool {
-	e, ok := errors.AsType[*sqlite.Error](err)
-	if !ok || isFull(err) {
-		return false
-	}
-	switch e.Code {
-	case lib.SQLITE_IOERR_NOMEM, lib.SQLITE_IOERR_LOCK, lib.SQLITE_IOERR_SHMLOCK, lib.SQLITE_IOERR_RDLOCK,
-		lib.SQLITE_IOERR_UNLOCK:
-		return false
-	}
-	switch e.Primary() {
-	case sqlite.IOErr, sqlite.Corrupt, sqlite.NotADB, sqlite.ReadOnly:
-		return true
-	}
-	return false
-}
-
-// failure is what ended writing.
-type failure struct{ error }
-
-func (w *writer) failure() error {
-	if f := w.failed.Load(); f != nil {
-		return f.error
-	}
-	return nil
-}
-
-func (w *writer) fail(cause error) {
-	err := fmt.Errorf("%w: %w", ErrFailed, cause)
-	if w.failed.CompareAndSwap(nil, &failure{err}) {
-		w.log.Error("the store has failed: no more mail is taken; mend the disk and restart", "err", cause)
-	}
 }

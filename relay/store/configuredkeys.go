@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"postern/relay/keyring"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // schemaConfiguredKeys keeps what was found of the records of keys of relay.toml. The keys themselves are in their
@@ -24,6 +24,9 @@ func (s *Store) ConfiguredKeys(ctx context.Context) ([]Key, error) {
 	keys, err := readAll(ctx, s.readers, scanConfiguredKey, selectConfiguredKeys)
 	return keys, wrap(err, "read what is known of the DKIM keys of relay.toml")
 }
+
+var putConfiguredKeyRow = upsert("configured_key", 2, "domain", "selector", "record", "algorithm", "looked", "found",
+	"found_since", "found_last", "detail", "silent")
 
 // ChangeConfiguredKeys implements keyring.Store.
 func (s *Store) ChangeConfiguredKeys(ctx context.Context, change func(known []Key) []Key) error {
@@ -54,7 +57,7 @@ func (s *Store) ChangeConfiguredKeys(ctx context.Context, change func(known []Ke
 }
 
 func putConfiguredKey(t *tx, k *Key) error {
-	return t.Run("INSERT OR REPLACE INTO configured_key VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", k.Domain, k.Selector,
+	return t.Run(putConfiguredKeyRow, k.Domain, k.Selector,
 		k.Record, k.Algorithm, unixNano(k.Looked), string(k.Found), unixNano(k.FoundSince), unixNano(k.FoundLast),
 		k.Detail, k.Silent)
 }
@@ -62,7 +65,7 @@ func putConfiguredKey(t *tx, k *Key) error {
 const selectConfiguredKeys = "SELECT domain, selector, record, algorithm, looked, found, found_since, found_last, " +
 	"detail, silent FROM configured_key ORDER BY domain, selector"
 
-func scanConfiguredKey(row *sqlite.Stmt) (Key, error) {
+func scanConfiguredKey(row db.Row) (Key, error) {
 	return Key{
 		Domain: row.Text(0), Selector: row.Text(1), Record: row.Text(2), Algorithm: row.Text(3),
 		State: keyring.State{

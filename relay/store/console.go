@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"postern/auth"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // ConsoleUser is a person who may into the console. Name, normalised as logins are, is what names them.
@@ -61,6 +61,8 @@ type consoleData struct {
 
 func totpLabel(name string) string { return "postern console totp\x00" + name }
 
+var putConsoleUser = upsert("console_user", 1, "name", "data", "totp")
+
 func (s *Store) putConsoleUser(t *tx, u ConsoleUser) error {
 	data, err := json.Marshal(consoleData{u.Role, u.Provider, u.Subject, string(u.Hash), u.TOTPStep, u.WrongCodes,
 		u.Passkeys, u.Disabled, u.Created, u.LastLogin, u.Generation})
@@ -71,10 +73,10 @@ func (s *Store) putConsoleUser(t *tx, u ConsoleUser) error {
 	if u.TOTP != "" {
 		secret = s.sealer.Seal(totpLabel(u.Name), []byte(u.TOTP))
 	}
-	return t.Run("INSERT OR REPLACE INTO console_user VALUES (?, ?, ?)", u.Name, string(data), secret)
+	return t.Run(putConsoleUser, u.Name, string(data), secret)
 }
 
-func (s *Store) scanConsoleUser(row *sqlite.Stmt) (ConsoleUser, error) {
+func (s *Store) scanConsoleUser(row db.Row) (ConsoleUser, error) {
 	name := row.Text(0)
 	var d consoleData
 	if err := json.Unmarshal(row.Blob(1), &d); err != nil {
@@ -102,14 +104,14 @@ func (s *Store) ConsoleUsers(ctx context.Context) ([]ConsoleUser, error) {
 
 // ConsoleUser returns one; ErrNoConsoleUser if there is none.
 func (s *Store) ConsoleUser(ctx context.Context, name string) (u ConsoleUser, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		u, err = s.consoleUser(conn, name)
 		return err
 	})
 	return u, wrap(err, "user %q", name)
 }
 
-func (s *Store) consoleUser(conn *sqlite.Conn, name string) (ConsoleUser, error) {
+func (s *Store) consoleUser(conn db.Conn, name string) (ConsoleUser, error) {
 	found, err := list(conn, s.scanConsoleUser, selectConsoleUsers+" WHERE name = ?", name)
 	if err == nil && len(found) == 0 {
 		err = ErrNoConsoleUser
@@ -221,8 +223,8 @@ func (s *Store) AddConsoleInvite(ctx context.Context, i ConsoleInvite, now time.
 	return wrap(err, "invite %q", i.Name)
 }
 
-func getInvite(conn *sqlite.Conn, digest [32]byte) (ConsoleInvite, error) {
-	found, err := list(conn, func(row *sqlite.Stmt) (ConsoleInvite, error) {
+func getInvite(conn db.Conn, digest [32]byte) (ConsoleInvite, error) {
+	found, err := list(conn, func(row db.Row) (ConsoleInvite, error) {
 		return ConsoleInvite{digest, row.Text(0), fromNano(row.Int(1)), fromNano(row.Int(2)), row.Bool(3)}, nil
 	}, "SELECT name, expires, used, void FROM console_invite WHERE digest = ?", digest[:])
 	if err == nil && len(found) == 0 {
@@ -236,7 +238,7 @@ func getInvite(conn *sqlite.Conn, digest [32]byte) (ConsoleInvite, error) {
 
 // ConsoleInvite returns a link; ErrNoInvite if there is none.
 func (s *Store) ConsoleInvite(ctx context.Context, digest [32]byte) (i ConsoleInvite, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		i, err = getInvite(conn, digest)
 		return err
 	})

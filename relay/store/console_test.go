@@ -55,6 +55,7 @@ func TestConsoleUsers(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	fileOnly(t)
 	b, err := os.ReadFile(filepath.Join(dir, FileName))
 	if err != nil || bytes.Contains(b, []byte(anna.TOTP)) {
 		t.Errorf("the file has the secret of codes in clear, %v", err)
@@ -62,6 +63,7 @@ func TestConsoleUsers(t *testing.T) {
 }
 
 func TestConsoleIsBounded(t *testing.T) {
+	fileOnly(t) // by SQL of SQLite
 	s := open(t, Options{})
 	script := "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) INSERT INTO %s FROM n"
 	err := s.write(t.Context(), func(t *tx) error {

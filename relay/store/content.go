@@ -7,7 +7,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // content is a stored message's content. It reads one chunk at a time, each with a connection that it
@@ -17,15 +17,15 @@ type content struct {
 	ctx         context.Context //nolint:containedctx // Content's readers have no other way to get one
 	id          string
 	size        int64
-	first, many int64
+	where, many int64 // of its chunks
 }
 
 // Content implements queue.Store. The context bounds the reading too.
 func (s *Store) Content(ctx context.Context, id string) (mail.Content, error) {
 	c := &content{s: s, ctx: ctx, id: id}
-	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err := s.readers.read(ctx, func(conn db.Conn) error {
 		p, err := find(conn, id)
-		c.size, c.first, c.many = p.size, p.chunk, p.chunks
+		c.size, c.where, c.many = p.size, p.chunk, p.chunks
 		return err
 	})
 	if r, ok := err.(refusal); ok {
@@ -40,7 +40,7 @@ func (c *content) Bytes() []byte { return nil }
 // Open implements mail.Content. The first chunk is read at once, so that a message that is gone shows
 // before anything was sent of it.
 func (c *content) Open() (io.ReadCloser, error) {
-	r := &chunkReader{content: c, next: c.first}
+	r := &chunkReader{content: c}
 	if c.many > 0 {
 		if err := r.fill(); err != nil {
 			return nil, err
@@ -52,7 +52,7 @@ func (c *content) Open() (io.ReadCloser, error) {
 // chunkReader reads chunk after chunk into one buffer.
 type chunkReader struct {
 	*content
-	next int64 // number of the chunk to be read next
+	next int64 // chunk to be read
 	buf  []byte
 	rest []byte // of buf, to be given out
 	read int64  // octets of the chunks so far
@@ -63,7 +63,7 @@ func (r *chunkReader) fill() error {
 	if r.err != nil {
 		return r.err
 	}
-	if r.next == r.first+r.many {
+	if r.next == r.many {
 		if r.read != r.size {
 			r.err = fmt.Errorf("content of %s: %d octets of %d are stored", r.id, r.read, r.size)
 			return r.err
@@ -72,9 +72,8 @@ func (r *chunkReader) fill() error {
 		return r.err
 	}
 	found := false
-	r.err = r.s.readers.read(r.ctx, func(conn *sqlite.Conn) error {
-		// numbers are used again
-		for row, err := range conn.Rows("SELECT data FROM chunk WHERE n = ? AND id = ?", r.next, r.id) {
+	r.err = r.s.readers.read(r.ctx, func(conn db.Conn) error {
+		for row, err := range conn.Rows(r.s.engine.layout().getChunk, r.where, r.next, r.id) {
 			if err != nil {
 				return err
 			}

@@ -34,7 +34,7 @@ func crashContent(id string) []byte {
 // childSubmit adds and finishes messages until it is killed, and says what it was told: "+ID" after Add, "?ID"
 // before Finish, "-ID" after it.
 func childSubmit(dir string) error {
-	s, err := Open(context.Background(), Options{Dir: dir, Daemon: true})
+	s, err := openNoted(context.Background(), Options{Dir: dir, Daemon: true})
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func TestKill(t *testing.T) {
 
 func checkAfterKill(t *testing.T, dir string, added, asked, finished map[string]bool) {
 	t.Helper()
-	s, err := Open(t.Context(), Options{Dir: dir, Daemon: true})
+	s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func checkAfterKill(t *testing.T, dir string, added, asked, finished map[string]
 // childAct is the command line at work beside the daemon.
 func childAct(dir string) error {
 	ctx := context.Background()
-	s, err := Open(ctx, Options{Dir: dir})
+	s, err := openNoted(ctx, Options{Dir: dir})
 	if err != nil {
 		return err
 	}
@@ -232,14 +232,14 @@ func TestManyFirstOpens(t *testing.T) {
 
 func TestSecondDaemon(t *testing.T) {
 	s := open(t, Options{Daemon: true})
-	if _, err := Open(t.Context(), Options{Dir: s.opts.Dir, Daemon: true}); !errors.Is(err, ErrLocked) {
+	if _, err := Open(t.Context(), at(t, Options{Dir: s.opts.Dir, Daemon: true})); !errors.Is(err, ErrLocked) {
 		t.Errorf("in the same process: %v", err)
 	}
 	if out, err := child(t, "open", s.opts.Dir, 0).CombinedOutput(); err == nil ||
 		!strings.Contains(string(out), "another postern daemon") {
 		t.Errorf("in another process: %v: %s", err, out)
 	}
-	beside, err := Open(t.Context(), Options{Dir: s.opts.Dir})
+	beside, err := Open(t.Context(), at(t, Options{Dir: s.opts.Dir}))
 	if err != nil {
 		t.Fatalf("the command line: %v", err)
 	}

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"postern/relay/devices"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // TopicDevices changes with every change of what is learned, and of who is known by an address.
@@ -81,6 +81,8 @@ func (s *Store) StopLearning(ctx context.Context, listener string, now time.Time
 	return n, wrap(err, "stop learning devices")
 }
 
+var putDevicePlace = upsert("device_place", 2, "listener", "address", "login")
+
 // SetPlace makes an address that of an account. ErrTooMany over devices.MostPlaces.
 func (s *Store) SetPlace(ctx context.Context, p devices.Place) error {
 	err := s.write(ctx, func(t *tx) error {
@@ -92,7 +94,7 @@ func (s *Store) SetPlace(ctx context.Context, p devices.Place) error {
 		if n >= devices.MostPlaces {
 			return refuse(ErrTooMany)
 		}
-		if err := t.Run("INSERT OR REPLACE INTO device_place VALUES (?, ?, ?)", p.Listener, p.Address.String(),
+		if err := t.Run(putDevicePlace, p.Listener, p.Address.String(),
 			p.Login); err != nil {
 			return err
 		}
@@ -128,19 +130,19 @@ func dropForgotten(t *tx, now time.Time) error {
 
 // KnownDevices returns everything of package devices, learnings of the last day among it.
 func (s *Store) KnownDevices(ctx context.Context) (k devices.Known, err error) {
-	k.Learnings, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (devices.Learning, error) {
+	k.Learnings, err = readAll(ctx, s.readers, func(row db.Row) (devices.Learning, error) {
 		network, err := netip.ParsePrefix(row.Text(1))
 		return devices.Learning{Listener: row.Text(0), Network: network, Began: fromNano(row.Int(2)),
 			Until: fromNano(row.Int(3)), By: row.Text(4)}, err
 	}, "SELECT listener, network, began, until, by FROM device_learning ORDER BY began, listener, network")
 	if err == nil {
-		k.Places, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (devices.Place, error) {
+		k.Places, err = readAll(ctx, s.readers, func(row db.Row) (devices.Place, error) {
 			address, err := netip.ParseAddr(row.Text(1))
 			return devices.Place{Listener: row.Text(0), Address: address, Login: row.Text(2)}, err
 		}, "SELECT listener, address, login FROM device_place ORDER BY login, listener, address")
 	}
 	if err == nil {
-		k.Forgotten, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (devices.Forgotten, error) {
+		k.Forgotten, err = readAll(ctx, s.readers, func(row db.Row) (devices.Forgotten, error) {
 			address, err := netip.ParseAddr(row.Text(1))
 			return devices.Forgotten{Listener: row.Text(0), Address: address, At: fromNano(row.Int(2))}, err
 		}, "SELECT listener, address, at FROM device_forgotten ORDER BY listener, address")

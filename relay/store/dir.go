@@ -162,16 +162,6 @@ func lockFile(path string) (unlock func(), err error) {
 	return nil, fmt.Errorf("lock %s: %w", path, err)
 }
 
-// Serving reports whether a daemon uses the directory.
-func Serving(dir string) bool {
-	f, err := os.Open(filepath.Join(dir, LockName))
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
-}
-
 // lockDir holds others off while the first of several processes makes the schema.
 func lockDir(dir string) (unlock func(), err error) {
 	d, err := os.Open(dir)

@@ -31,7 +31,7 @@ func TestRootGivesAwayOnlyWhatItMade(t *testing.T) {
 		return owner(info)
 	}
 	uses := map[string]func() error{
-		"seal.key":  func() error { _, err := OpenSealer(dir); return err },
+		"seal.key":  func() error { _, err := openSealer(dir); return err },
 		LockName:    func() error { unlock, err := lockFile(filepath.Join(dir, LockName)); return done(unlock, err) },
 		"answers.0": func() error { j, err := OpenJournal(dir); return closed(j, err) },
 		"answers.1": func() error { j, err := OpenJournal(dir); return closed(j, err) },

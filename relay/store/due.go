@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"postern/relay/queue"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // candidate is a message that is due.
@@ -29,8 +29,8 @@ func (s *Store) Due(ctx context.Context, now time.Time, after string, perLogin, 
 	if perLogin <= 0 || perLogin > limit {
 		perLogin = limit
 	}
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		l := &look{conn: conn, now: unixNano(now), after: after, perLogin: perLogin, limit: limit}
+	err = s.readers.read(ctx, func(conn db.Conn) error {
+		l := &look{conn: conn, clock: s.clock, now: s.clock.nano(now), after: after, perLogin: perLogin, limit: limit}
 		if due, err = l.due(); err != nil {
 			return err
 		}
@@ -42,7 +42,8 @@ func (s *Store) Due(ctx context.Context, now time.Time, after string, perLogin, 
 
 // look is one call of Due.
 type look struct {
-	conn            *sqlite.Conn
+	conn            db.Conn
+	clock           *clock
 	now             int64
 	after           string
 	perLogin, limit int
@@ -74,7 +75,7 @@ func (l *look) due() ([]*queue.Message, error) {
 }
 
 func (l *look) candidates(query string, args ...any) ([]candidate, error) {
-	return list(l.conn, func(row *sqlite.Stmt) (candidate, error) { return candidate{row.Text(0), row.Text(1)}, nil },
+	return list(l.conn, func(row db.Row) (candidate, error) { return candidate{row.Text(0), row.Text(1)}, nil },
 		query, args...)
 }
 
@@ -206,7 +207,7 @@ func takeTurns(logins [][]candidate, perLogin, limit int) (ids []string) {
 func (l *look) fetch(ids []string) ([]*queue.Message, error) {
 	found := make([]*queue.Message, 0, len(ids))
 	for _, id := range ids {
-		m, err := getMessage(l.conn, id)
+		m, err := l.clock.getMessage(l.conn, id)
 		if err != nil {
 			return nil, err
 		}
@@ -234,5 +235,5 @@ func (l *look) next() (time.Time, error) {
 			earliest = n
 		}
 	}
-	return fromNano(earliest), nil
+	return l.clock.time(earliest), nil
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -86,7 +86,7 @@ func (s *Store) appendEvents(ctx context.Context, events []trace.Event, lazy boo
 		}
 		rows = append(rows, r)
 	}
-	err := s.writer.do(ctx, &op{lazy: lazy, cost: int64(len(rows)), run: func(t *tx) error {
+	err := s.writer.do(ctx, &op{lazy: lazy, cost: int64(len(rows)), bulk: eventBulk{rows}, run: func(t *tx) error {
 		counts, err := t.count()
 		if err != nil {
 			return err
@@ -110,11 +110,11 @@ func (s *Store) appendEvents(ctx context.Context, events []trace.Event, lazy boo
 }
 
 // insert gives the event its time as its number, or the next one that is free.
-func (r *eventRow) insert(conn *sqlite.Conn) error {
+func (r *eventRow) insert(conn db.Conn) error {
 	for n := r.Time.UnixNano(); ; n++ {
-		err := conn.Run("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+		err := conn.Run("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
 			n, string(r.Kind), r.ID, r.Session, r.Login, r.sender, r.rcpt, r.data)
-		if !sqlite.IsTaken(err) {
+		if err != nil || conn.Changes() > 0 {
 			r.n = n
 			return err
 		}
@@ -127,7 +127,7 @@ const eventLimit = 200
 // Events returns the newest events that match, oldest first. Addresses are compared without regard to
 // case.
 func (s *Store) Events(ctx context.Context, q trace.Query) (events []trace.Event, err error) {
-	err = s.lookups.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.lookups.read(ctx, func(conn db.Conn) error {
 		events, err = selectEvents(conn, q)
 		return err
 	})
@@ -183,7 +183,7 @@ func conditions(q trace.Query) (cs []condition) {
 	return cs
 }
 
-func selectEvents(conn *sqlite.Conn, q trace.Query) (events []trace.Event, err error) {
+func selectEvents(conn db.Conn, q trace.Query) (events []trace.Event, err error) {
 	cs := conditions(q)
 	index := "NOT INDEXED"
 	if len(cs) > 0 {
@@ -252,13 +252,13 @@ func limitOf(q trace.Query) int {
 // back in time.
 const rareUpTo = 5000
 
-func (c condition) rare(conn *sqlite.Conn) (bool, error) {
+func (c condition) rare(conn db.Conn) (bool, error) {
 	n, _, err := conn.Int("SELECT count(*) FROM (SELECT 1 FROM event INDEXED BY "+c.index+" WHERE "+c.term+" LIMIT ?)",
 		append(slices.Clone(c.args), rareUpTo)...)
 	return n < rareUpTo, err
 }
 
-func scanEvent(s *sqlite.Stmt) (e trace.Event, err error) {
+func scanEvent(s db.Row) (e trace.Event, err error) {
 	if err := decodeEvent(s.Text(7), &e); err != nil {
 		return e, fmt.Errorf("event %d: its row is damaged: %w", s.Int(0), err)
 	}

@@ -36,8 +36,9 @@ func fileSize(path string) (int64, error) {
 // TestFailedSync: after a commit whose sync failed nothing is written any more, not even tried; what was
 // committed before stays readable, and a restart goes on.
 func TestFailedSync(t *testing.T) {
+	fileOnly(t)
 	dir := t.TempDir()
-	s, err := Open(t.Context(), Options{Dir: dir, Daemon: true})
+	s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +46,7 @@ func TestFailedSync(t *testing.T) {
 		t.Fatal(err)
 	}
 	syncs := 0
-	if err := s.writer.conn.OnSync(func() error { syncs++; return errors.New("broken disk") }); err != nil {
+	if err := ofFile(t, s).conn.OnSync(func() error { syncs++; return errors.New("broken disk") }); err != nil {
 		t.Fatal(err)
 	}
 	release := stall(t, s)
@@ -88,17 +89,18 @@ func TestFailedSync(t *testing.T) {
 }
 
 func TestFailedCheckpoint(t *testing.T) {
+	fileOnly(t)
 	s := open(t, Options{})
 	if err := s.Add(t.Context(), small("")); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.writer.conn.OnSync(func() error { return errors.New("broken disk") }); err != nil {
+	if err := ofFile(t, s).conn.OnSync(func() error { return errors.New("broken disk") }); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.write(t.Context(), func(*tx) error { return nil }); err != nil { // the writer is idle behind it
 		t.Fatal(err)
 	}
-	s.writer.checkpoint(s.writer.conn)
+	ofFile(t, s).checkpoint(ofFile(t, s).conn)
 	if err := s.writer.failure(); !errors.Is(err, ErrFailed) {
 		t.Errorf("after a failed checkpoint: %v", err)
 	}
@@ -106,15 +108,16 @@ func TestFailedCheckpoint(t *testing.T) {
 
 // TestFullFile plays a full disk by the engine's own limit, which fails in the middle of a transaction.
 func TestFullFile(t *testing.T) {
+	fileOnly(t)
 	s := open(t, Options{})
-	pages, _, err := s.writer.conn.Int("PRAGMA page_count")
+	pages, _, err := ofFile(t, s).conn.Int("PRAGMA page_count")
 	if err != nil {
 		t.Fatal(err)
 	}
 	limit := func(pages int64) {
 		release := stall(t, s)
 		defer release()
-		if err := s.writer.conn.Exec(fmt.Sprintf("PRAGMA max_page_count = %d", pages)); err != nil {
+		if err := ofFile(t, s).conn.Exec(fmt.Sprintf("PRAGMA max_page_count = %d", pages)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -172,13 +175,14 @@ func finishAll(t *testing.T, s *Store, ids []string) {
 
 // TestFullDisk fills a real file system.
 func TestFullDisk(t *testing.T) {
+	fileOnly(t)
 	testkit.NeedRoot(t)
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=48m,mode=0700"); err != nil {
 		testkit.Skipf(t, "cannot mount a file system: %v", err)
 	}
 	defer syscall.Unmount(dir, syscall.MNT_DETACH)
-	s, err := Open(t.Context(), Options{Dir: filepath.Join(dir, "data"), MinFree: -1, Daemon: true})
+	s, err := Open(t.Context(), at(t, Options{Dir: filepath.Join(dir, "data"), MinFree: -1, Daemon: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +205,7 @@ func TestFullDisk(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	s, err = Open(t.Context(), Options{Dir: filepath.Join(dir, "data"), MinFree: 1 << 30, Daemon: true})
+	s, err = Open(t.Context(), at(t, Options{Dir: filepath.Join(dir, "data"), MinFree: 1 << 30, Daemon: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,8 +221,9 @@ func TestFullDisk(t *testing.T) {
 // TestStartWithoutRoom: after a crash the store opens on a disk, or under a quota, that has no room for what is in the
 // log: mail that leaves makes some. A limit on the size of files stands for it.
 func TestStartWithoutRoom(t *testing.T) {
+	fileOnly(t)
 	s := open(t, Options{Daemon: true})
-	info, err := os.Stat(s.path)
+	info, err := os.Stat(ofFile(t, s).path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +237,7 @@ func TestStartWithoutRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{FileName, FileName + "-wal", seal.KeyFile} {
-		b, err := os.ReadFile(filepath.Join(filepath.Dir(s.path), name))
+		b, err := os.ReadFile(filepath.Join(filepath.Dir(ofFile(t, s).path), name))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(left, name), b, 0o600)
 		}
@@ -256,7 +261,7 @@ func childLimited(dir string) error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: most, Max: most}); err != nil {
 		return err
 	}
-	s, err := Open(context.Background(), Options{Dir: dir, Daemon: true})
+	s, err := openNoted(context.Background(), Options{Dir: dir, Daemon: true})
 	if err != nil {
 		return err
 	}
@@ -311,7 +316,7 @@ func TestMain(m *testing.M) {
 	if !slices.ContainsFunc(os.Args, func(a string) bool { return strings.Contains(a, "rapid.checks") }) {
 		flag.Set("rapid.checks", "25") // each step of the model is a commit with its sync
 	}
-	os.Exit(m.Run())
+	os.Exit(testkit.Main(m))
 }
 
 var children = map[string]func(dir string) error{
@@ -345,11 +350,12 @@ func child(t *testing.T, what, dir string, uid uint32) *exec.Cmd {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	}
 	cmd.Env = append(os.Environ(), childVariable+"="+what+":"+dir)
+	at(t, Options{Dir: dir})
 	return cmd
 }
 
 func childOpen(dir string) error {
-	s, err := Open(context.Background(), Options{Dir: dir, Daemon: true})
+	s, err := openNoted(context.Background(), Options{Dir: dir, Daemon: true})
 	if err != nil {
 		return err
 	}
@@ -359,15 +365,19 @@ func childOpen(dir string) error {
 // Check reads everything and returns what is wrong with it, nothing if all is well. It takes as long as
 // reading the whole file takes.
 func (s *Store) Check(ctx context.Context) ([]string, error) {
-	conn, err := openConn(s.path)
+	f, ok := s.engine.(*file)
+	if !ok { // a server looks after itself
+		return nil, nil
+	}
+	conn, err := openConn(f.path)
 	if err != nil {
-		return nil, explain(s.path, err)
+		return nil, explain(f.path, err)
 	}
 	defer conn.Close()
 	defer interruptOn(ctx, conn)()
 	problems, err := list(conn, text, "PRAGMA integrity_check(100)")
 	if err != nil {
-		return problems, fmt.Errorf("check %s: %w", s.path, readError(ctx, err))
+		return problems, fmt.Errorf("check %s: %w", f.path, readError(ctx, err))
 	}
 	return slices.DeleteFunc(problems, func(text string) bool { return text == "ok" }), nil
 }

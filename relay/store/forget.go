@@ -14,7 +14,7 @@ import (
 	"postern/relay/privacy"
 	"postern/relay/queue"
 	"postern/relay/stats"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -149,7 +149,7 @@ func (p *person) mentions(ctx context.Context) error {
 	}
 	for done := int64(-1 << 63); ; {
 		var last int64
-		err := p.s.lookups.read(ctx, func(conn *sqlite.Conn) (err error) {
+		err := p.s.lookups.read(ctx, func(conn db.Conn) (err error) {
 			last, _, err = conn.Int("SELECT max(n) FROM (SELECT n FROM event NOT INDEXED WHERE n > ? ORDER "+
 				"BY n LIMIT ?)",
 				done, forgetLook)
@@ -222,7 +222,7 @@ func (p *person) statistics(ctx context.Context) error {
 }
 
 func (p *person) mergeLogin(ctx context.Context, table *statTable, key string) error {
-	steps, err := readAll(ctx, p.s.lookups, func(row *sqlite.Stmt) (int64, error) { return row.Int(0), nil },
+	steps, err := readAll(ctx, p.s.lookups, func(row db.Row) (int64, error) { return row.Int(0), nil },
 		table.withKey, int(stats.Login), key)
 	if err != nil {
 		return err
@@ -278,8 +278,8 @@ func (p *person) known(ctx context.Context) error {
 		address = policy.RecipientKey(a)
 	}
 	type row struct{ login, addr string }
-	found, err := readAll(ctx, p.s.lookups, func(s *sqlite.Stmt) (row, error) { return row{s.Text(0), s.Text(1)}, nil },
-		"SELECT login, addr FROM known WHERE login = ? COLLATE NOCASE OR addr = ?", p.name, address)
+	found, err := readAll(ctx, p.s.lookups, func(s db.Row) (row, error) { return row{s.Text(0), s.Text(1)}, nil },
+		"SELECT login, addr FROM known WHERE lower(login) = lower(?) OR addr = ?", p.name, address)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 // TestForgottenDevices: kept once for an address, no longer than they matter, and no more than are bounded.
 func TestForgottenDevices(t *testing.T) {
+	fileOnly(t) // by SQL of SQLite
 	s := open(t, Options{})
 	began := time.Date(2026, 11, 28, 9, 0, 0, 0, time.UTC)
 	forget := func(n int, at time.Time) error {

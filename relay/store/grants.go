@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/upstream/oauth"
 )
 
 var _ oauth.GrantStore = (*Store)(nil)
 
-// TopicGrants is changed by every save of a grant, those of the daemon included.
+// TopicGrants is changed when a person has consented, not by each renewal: every node tries its accounts again then.
 const TopicGrants = "grants"
 
 // schema2 keeps what people have consented to at a provider, sealed, one row for each upstream. The version is how
@@ -24,7 +25,7 @@ CREATE TABLE upstream_grant (
 
 // LoadGrant implements oauth.GrantStore.
 func (s *Store) LoadGrant(ctx context.Context, upstream string) (sealed []byte, version int64, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		for row, err := range conn.Rows("SELECT version, sealed FROM upstream_grant WHERE upstream = ?", upstream) {
 			if err != nil {
 				return err
@@ -57,7 +58,7 @@ func (s *Store) SaveGrant(ctx context.Context, upstream string, sealed []byte, v
 		if !saved {
 			return refuse(oauth.ErrGrantChanged)
 		}
-		return bump(t.Conn, TopicGrants)
+		return nil
 	})
 	if err != nil && !errors.Is(err, oauth.ErrGrantChanged) {
 		return 0, fmt.Errorf("save the grant of upstream %q: %w", upstream, err)
@@ -67,3 +68,11 @@ func (s *Store) SaveGrant(ctx context.Context, upstream string, sealed []byte, v
 	}
 	return version + 1, nil
 }
+
+// Consented implements oauth.GrantStore.
+func (s *Store) Consented(ctx context.Context) error {
+	return wrap(s.write(ctx, func(t *tx) error { return bump(t.Conn, TopicGrants) }), "announce a consent")
+}
+
+// Ahead implements oauth.GrantStore.
+func (s *Store) Ahead() time.Duration { return time.Duration(s.clock.ahead()) }

@@ -12,7 +12,7 @@ import (
 // A store that is whole is said to be, one that there was no time to read is not, and damage is named.
 func TestHealth(t *testing.T) {
 	dir := t.TempDir()
-	s, err := Open(t.Context(), Options{Dir: dir, Daemon: true})
+	s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,8 +36,9 @@ func TestHealth(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	fileOnly(t)
 	damage(t, filepath.Join(dir, FileName))
-	if s, err = Open(t.Context(), Options{Dir: dir}); err != nil {
+	if s, err = Open(t.Context(), at(t, Options{Dir: dir})); err != nil {
 		t.Fatal(err) // the header is whole
 	}
 	defer s.Close()

@@ -6,7 +6,7 @@ import (
 	"math"
 	"time"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // eventShare is what an event takes beside its columns, in octets: rows, index entries and the room that pages have
@@ -79,7 +79,7 @@ func pause(ctx context.Context, d time.Duration) error {
 // trimSome makes one step.
 func (s *Store) trimSome(ctx context.Context, most int64) (n int64, err error) {
 	var counts counters
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		if counts, err = readCounters(conn); err != nil {
 			return err
 		}
@@ -116,7 +116,7 @@ func (s *Store) historyLimit(ctx context.Context, counts counters, most int64) (
 	if s.opts.MaxBytes > 0 {
 		most = min(most, s.opts.MaxBytes-counts.bytes)
 	}
-	lack, err := s.space.lack(s.freePages(ctx))
+	lack, err := s.engine.lack(ctx)
 	return max(min(most, counts.history-lack), least), err
 }
 

@@ -13,7 +13,7 @@ import (
 
 	"postern/relay/keyring"
 	"postern/relay/seal"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // Key is a DKIM key as it is stored.
@@ -183,7 +183,7 @@ const selectKeys = "SELECT domain, selector, algorithm, created, stage, since, l
 	"found_last, detail, silent, pem FROM dkim_key ORDER BY domain, selector"
 
 // scanKey reads a key without its private half.
-func scanKey(row *sqlite.Stmt) (Key, error) {
+func scanKey(row db.Row) (Key, error) {
 	return Key{
 		Domain: row.Text(0), Selector: row.Text(1), Algorithm: row.Text(2), Created: fromNano(row.Int(3)),
 		State: keyring.State{
@@ -196,7 +196,7 @@ func scanKey(row *sqlite.Stmt) (Key, error) {
 
 // Keys returns all DKIM keys in order of domain and selector.
 func (s *Store) Keys(ctx context.Context) (keys []Key, err error) {
-	keys, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (Key, error) {
+	keys, err = readAll(ctx, s.readers, func(row db.Row) (Key, error) {
 		k, err := scanKey(row)
 		k.PEM = row.Text(12)
 		return k, err
@@ -241,14 +241,14 @@ func (s *Store) sealKeys(ctx context.Context) error {
 	if err != nil {
 		return nil // whoever needs them is told
 	}
-	inClear := func(row *sqlite.Stmt) (bool, error) { return row.Bool(0), nil }
-	found, err := readAll(ctx, s.readers, inClear, "SELECT 1 FROM dkim_key WHERE pem NOT LIKE 'sealed:%'")
+	inClear := func(row db.Row) (bool, error) { return row.Bool(0), nil }
+	found, err := readAll(ctx, s.readers, inClear, "SELECT 1 FROM dkim_key WHERE substr(pem, 1, 7) <> 'sealed:'")
 	if err != nil || len(found) == 0 {
 		return err
 	}
 	return s.write(ctx, func(t *tx) error {
 		for _, k := range keys {
-			err := t.Run("UPDATE dkim_key SET pem = ? WHERE domain = ? AND selector = ? AND pem NOT LIKE 'sealed:%'",
+			err := t.Run("UPDATE dkim_key SET pem = ? WHERE domain = ? AND selector = ? AND substr(pem, 1, 7) <> 'sealed:'",
 				s.sealPEM(k), k.Domain, k.Selector)
 			if err != nil {
 				return err
@@ -258,8 +258,8 @@ func (s *Store) sealKeys(ctx context.Context) error {
 	})
 }
 
-// OpenSealer reads the key that seals secrets of a data directory, or makes it there, for the directory's owner.
-func OpenSealer(dir string) (*seal.Sealer, error) {
+// openSealer reads the key that seals secrets of a data directory, or makes it there, for the directory's owner.
+func openSealer(dir string) (*seal.Sealer, error) {
 	sealer, err := seal.OpenKey(dir)
 	if err != nil {
 		return nil, err
@@ -276,6 +276,9 @@ func OpenSealer(dir string) (*seal.Sealer, error) {
 }
 
 func (s *Store) explainSeal(err error) error {
+	if errors.Is(err, seal.ErrOtherKey) && s.opts.URL.Server() {
+		return fmt.Errorf("%w than seal_key of [store]: write the one that the other nodes have", err)
+	}
 	if errors.Is(err, seal.ErrOtherKey) {
 		return fmt.Errorf("%w than the one in %s: bring back the file that belongs to this store, from the backup "+
 			"or the other node",

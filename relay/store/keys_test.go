@@ -37,12 +37,13 @@ func stagesOf(t *testing.T, s *Store) string {
 
 // Keys of an earlier version sign as they did: of several of an algorithm the first by selector.
 func TestKeysOfAnEarlierVersion(t *testing.T) {
+	fileOnly(t)
 	whole := migrations
-	i := slices.Index(migrations, schemaKeyStages)
+	i := slices.Index(migrations, migration{both: schemaKeyStages})
 	migrations = migrations[:i:i]
 	t.Cleanup(func() { migrations = whole })
 	dir := t.TempDir()
-	s, err := Open(t.Context(), Options{Dir: dir, Daemon: true})
+	s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
 	if err == nil {
 		err = s.Close()
 	}
@@ -56,6 +57,7 @@ func TestKeysOfAnEarlierVersion(t *testing.T) {
 		script += fmt.Sprintf("INSERT INTO dkim_key VALUES ('%s', '%s', '%s', '%s', %d);", k.Domain, k.Selector,
 			k.Algorithm, testPEM, unixNano(eventTime))
 	}
+	fileOnly(t)
 	raw(t, filepath.Join(dir, FileName), script)
 	migrations = whole
 	s = open(t, Options{Dir: dir, Daemon: true})

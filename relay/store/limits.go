@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"postern/policy"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 var _ policy.LimitStore = (*Store)(nil)
@@ -18,7 +18,7 @@ func (s *Store) LoadLimits(ctx context.Context, now time.Time) ([]policy.State, 
 
 const selectLimits = "SELECT login, lim, tokens, at, full_at FROM limit_state WHERE full_at > ?"
 
-func scanLimit(row *sqlite.Stmt) (policy.State, error) {
+func scanLimit(row db.Row) (policy.State, error) {
 	return policy.State{Login: row.Text(0), Limit: row.Text(1), Tokens: row.Float(2), At: fromNano(row.Int(3)),
 		Full: fromNano(row.Int(4))}, nil
 }
@@ -32,6 +32,8 @@ func (s *Store) LimitsOf(ctx context.Context, now time.Time, login string) (stat
 	return states, complete, wrap(err, "read the limits of %q", login)
 }
 
+var putLimit = upsert("limit_state", 2, "login", "lim", "tokens", "at", "full_at")
+
 // SaveLimits implements policy.LimitStore. It is lazy: it waits for a commit that comes anyway.
 func (s *Store) SaveLimits(ctx context.Context, now time.Time, states []policy.State) error {
 	err := s.writer.do(ctx, &op{lazy: true, cost: int64(len(states)), run: func(t *tx) error {
@@ -39,7 +41,7 @@ func (s *Store) SaveLimits(ctx context.Context, now time.Time, states []policy.S
 			return err
 		}
 		for _, st := range states {
-			err := t.Run("INSERT OR REPLACE INTO limit_state VALUES (?, ?, ?, ?, ?)",
+			err := t.Run(putLimit,
 				st.Login, st.Limit, st.Tokens, unixNano(st.At), unixNano(st.Full))
 			if err != nil {
 				return err
@@ -62,7 +64,7 @@ func (s *Store) NewRecipients(ctx context.Context, login string, addrs []string)
 
 // eachKnown calls f with when each address was last used, 0 for one that is not known.
 func (s *Store) eachKnown(ctx context.Context, login string, addrs []string, f func(used int64)) error {
-	return s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	return s.readers.read(ctx, func(conn db.Conn) error {
 		for _, addr := range addrs {
 			used, err := knownSince(conn, login, addr)
 			if err != nil {
@@ -74,7 +76,7 @@ func (s *Store) eachKnown(ctx context.Context, login string, addrs []string, f f
 	})
 }
 
-func knownSince(conn *sqlite.Conn, login, addr string) (used int64, err error) {
+func knownSince(conn db.Conn, login, addr string) (used int64, err error) {
 	used, _, err = conn.Int("SELECT max(used, 1) FROM known WHERE login = ? AND addr = ?", login, addr)
 	return used, err
 }
@@ -104,8 +106,8 @@ func (s *Store) remember(t *tx, login string, addrs []string, now int64) error {
 		if used == 0 {
 			fresh++
 		}
-		err = t.Run("INSERT INTO known VALUES (?, ?, ?) ON CONFLICT (login, addr) DO UPDATE SET used = max(used, "+
-			"excluded.used)",
+		err = t.Run("INSERT INTO known VALUES (?, ?, ?) ON CONFLICT (login, addr) DO UPDATE SET "+
+			"used = max(known.used, excluded.used)",
 			login, addr, now)
 		if err != nil {
 			return err
@@ -123,8 +125,8 @@ func (s *Store) remember(t *tx, login string, addrs []string, now int64) error {
 
 // addKnown changes how many recipients a login knows and returns the number.
 func addKnown(t *tx, login string, by int64) (count int64, err error) {
-	count, _, err = t.Int("INSERT INTO known_count VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET n = n + "+
-		"excluded.n RETURNING n", login, by)
+	count, _, err = t.Int("INSERT INTO known_count VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET "+
+		"n = known_count.n + excluded.n RETURNING n", login, by)
 	return count, err
 }
 
@@ -146,7 +148,7 @@ func (s *Store) ForgetRecipients(ctx context.Context, before time.Time) (total i
 
 func forget(t *tx, before int64) (n int64, err error) {
 	type known struct{ login, addr string }
-	old, err := list(t.Conn, func(row *sqlite.Stmt) (known, error) { return known{row.Text(0), row.Text(1)}, nil },
+	old, err := list(t.Conn, func(row db.Row) (known, error) { return known{row.Text(0), row.Text(1)}, nil },
 		"SELECT login, addr FROM known INDEXED BY known_used WHERE used < ? ORDER BY used LIMIT ?", before, actionBatch)
 	if err != nil {
 		return 0, err

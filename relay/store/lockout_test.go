@@ -35,7 +35,7 @@ func TestLockoutRoundTrip(t *testing.T) {
 	save(now, auth.Unsaved{Places: []auth.Place{place, old}, Locks: []auth.Lock{login, both, network, address}})
 	is(now, address, network, login, both)
 	is(now.Add(90*time.Second), network, login, both)
-	if got, err := s.LoginLockout().places(t.Context(), now); err != nil || !slices.Equal(got, []auth.Place{place}) {
+	if got, err := s.LoginLockout().places(t.Context(), now.Add(-placesFor)); err != nil || !slices.Equal(got, []auth.Place{place}) {
 		t.Errorf("places %+v, %v", got, err)
 	}
 	login.Until, login.Failures = now.Add(2*time.Hour), 11 // again
@@ -71,12 +71,127 @@ func TestLockoutIsBounded(t *testing.T) {
 	if err := s.LoginLockout().Save(t.Context(), now, u); err != nil {
 		t.Fatal(err)
 	}
-	places, err := s.LoginLockout().places(t.Context(), now)
+	places, err := s.LoginLockout().places(t.Context(), now.Add(-placesFor))
 	if err != nil || len(places) != maxPlaces {
 		t.Errorf("%d places, %v", len(places), err)
 	}
 	locks, err := s.Lockouts(t.Context(), now)
 	if err != nil || len(locks) != maxLockouts || locks[0].Client.Addr() != netip.MustParseAddr("10.0.0.100") {
 		t.Errorf("%d locks, the first %+v, %v", len(locks), locks[0], err)
+	}
+}
+
+// TestLockoutIsShared: what one process learns the other knows as soon as it hears of it, and both forget it.
+func TestLockoutIsShared(t *testing.T) {
+	type process struct {
+		store *Store
+		auth  *auth.Authenticator
+		heard int64
+	}
+	dir, key, home := t.TempDir(), make([]byte, auth.PlaceKeySize), "192.0.2.1"
+	pepper := make([]byte, auth.PepperSize)
+	start := func() *process {
+		p := &process{store: open(t, Options{Dir: dir})}
+		p.auth = auth.New(auth.Options{Lockout: auth.Lockout{Failures: 3, Window: time.Hour, Duration: time.Hour},
+			Sources: []auth.Source{auth.NewStoreSource(p.store, pepper)}})
+		if err := p.store.LoginLockout().Restore(t.Context(), p.auth, key, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	a, b := start(), start()
+	if err := a.store.AddUser(t.Context(), auth.User{Login: "anna",
+		Hash: auth.HashGenerated(pepper, "right horse"), Generated: true}); err != nil {
+		t.Fatal(err)
+	}
+	isOpen := func(p *process, from string, want bool) {
+		t.Helper()
+		if until := p.auth.LockedUntil("anna", netip.MustParseAddr(from)); until.IsZero() != want {
+			t.Errorf("from %s locked until %v", from, until)
+		}
+	}
+	save := func(p *process) {
+		t.Helper()
+		if err := p.store.LoginLockout().Keep(t.Context(), p.auth, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hear := func(p *process) (lifted []auth.Lock) {
+		t.Helper()
+		n := generation(t, p.store, TopicLockouts)
+		if n == p.heard {
+			t.Error("it heard of nothing")
+		}
+		p.heard = n
+		lifted, err := p.store.LoginLockout().Adopt(t.Context(), p.auth, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lifted
+	}
+	if _, err := a.auth.Authenticate(t.Context(), "anna", "right horse", netip.MustParseAddr(home)); err != nil {
+		t.Fatal(err)
+	}
+	save(a)
+	hear(b)
+	for _, from := range []string{"198.51.100.1", "198.51.100.2", "198.51.100.3"} {
+		for _, p := range []string{"a", "b", "c"} {
+			b.auth.Failed("anna", p+from, netip.MustParseAddr(from))
+		}
+	}
+	if !b.auth.HasNewLocks() {
+		t.Error("nothing to save")
+	}
+	save(b)
+	if lifted := hear(a); len(lifted) > 0 || b.auth.HasNewLocks() {
+		t.Errorf("lifted %v", lifted)
+	}
+	hear(b) // its own
+	for _, p := range []*process{a, b} {
+		isOpen(p, "203.0.113.9", false)  // the login, for strangers
+		isOpen(p, "198.51.100.1", false) // the address
+		isOpen(p, home, true)            // known at b by a's word
+	}
+	if _, err := a.store.LiftLockouts(t.Context(), time.Now(), func(auth.Lock) bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+	if la, lb := hear(a), hear(b); len(la) != 4 || len(lb) != 4 {
+		t.Errorf("lifted %d and %d", len(la), len(lb))
+	}
+	isOpen(a, "203.0.113.9", true)
+	isOpen(b, "198.51.100.1", true)
+}
+
+// A lock that ended here and is not saved yet does not come back from the store, and of two ends the later counts.
+func TestLockoutThatEndedHere(t *testing.T) {
+	s, now := open(t, Options{}), time.Now()
+	l := s.LoginLockout()
+	lock := auth.Lock{Login: "anna", Until: now.Add(30 * time.Minute), Failures: 3}
+	a := auth.New(auth.Options{Lockout: auth.Lockout{Failures: 3, Window: time.Hour, Duration: time.Hour}})
+	if err := l.Save(t.Context(), now, auth.Unsaved{Locks: []auth.Lock{lock}}); err != nil {
+		t.Fatal(err)
+	}
+	earlier := lock
+	earlier.Until = now.Add(time.Minute)
+	if err := l.Save(t.Context(), now, auth.Unsaved{Locks: []auth.Lock{earlier}}); err != nil {
+		t.Fatal(err)
+	}
+	if locks, err := s.Lockouts(t.Context(), now); err != nil || len(locks) != 1 || !locks[0].Until.Equal(lock.Until) {
+		t.Errorf("%v, %v", locks, err)
+	}
+	for range 2 {
+		if lifted, err := l.Adopt(t.Context(), a, now); err != nil || len(lifted) > 0 {
+			t.Fatal(lifted, err)
+		}
+	}
+	a.Forget("anna")
+	if _, err := l.Adopt(t.Context(), a, now); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Keep(t.Context(), a, now); err != nil {
+		t.Fatal(err)
+	}
+	if locks, err := s.Lockouts(t.Context(), now); err != nil || len(locks) != 0 {
+		t.Errorf("it came back: %v, %v", locks, err)
 	}
 }

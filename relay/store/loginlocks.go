@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"postern/auth"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 var _ auth.LockKeeper = (*Store)(nil)
@@ -24,14 +24,14 @@ const maxLoginLocks = 10000
 
 const selectLoginLock = "SELECT login, reason, by, at FROM login_lock"
 
-func scanLoginLock(row *sqlite.Stmt) (auth.LoginLock, error) {
+func scanLoginLock(row db.Row) (auth.LoginLock, error) {
 	return auth.LoginLock{Login: row.Text(0), Reason: row.Text(1), By: row.Text(2), At: fromNano(row.Int(3))}, nil
 }
 
 // LoginLock implements auth.LockKeeper. A lock of an account of the store holds for whom another source calls by its
 // login, too.
 func (s *Store) LoginLock(ctx context.Context, logins ...string) (l auth.LoginLock, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		for _, login := range logins {
 			found, err := list(conn, scanLoginLock, selectLoginLock+" WHERE login = ?", login)
 			if err != nil {
@@ -66,7 +66,7 @@ func (s *Store) LockedElsewhere(ctx context.Context) ([]auth.User, error) {
 }
 
 // lockedFromStart locks an account that is added with a login that was locked before.
-func lockedFromStart(conn *sqlite.Conn, u *auth.User) error {
+func lockedFromStart(conn db.Conn, u *auth.User) error {
 	found, err := list(conn, scanLoginLock, selectLoginLock+" WHERE login = ?", u.Login)
 	if err == nil && len(found) > 0 {
 		u.Locked, u.LockReason = true, found[0].Reason

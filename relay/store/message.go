@@ -8,7 +8,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // chunkSize is how contents are cut into rows, in octets: large enough that a row's own cost does not
@@ -55,11 +55,11 @@ func (r *row) insert(t *tx) error {
 	if err != nil {
 		return err
 	}
-	first, chunks, err := insertContent(t.Conn, r.m.ID, r.content)
+	first, chunks, err := insertContent(t, r.m, r.content)
 	if err != nil {
 		return fmt.Errorf("store the content of %s: %w", r.m.ID, err)
 	}
-	if err := r.insertMessage(t.Conn, first, chunks); err != nil {
+	if err := r.insertMessage(t, first, chunks); err != nil {
 		return fmt.Errorf("store %s: %w", r.m.ID, err)
 	}
 	counts.messages++
@@ -70,29 +70,31 @@ func (r *row) insert(t *tx) error {
 	return nil
 }
 
-func (r *row) insertMessage(conn *sqlite.Conn, first, chunks int64) error {
+func (r *row) insertMessage(t *tx, first, chunks int64) error {
 	m := r.m
-	attempts, until := m.Attempts, int64(0)
-	if m.LeaseOwner != "" {
-		attempts, until = max(attempts, 1), max(unixNano(m.LeaseUntil), 1)
-	}
-	return conn.Run("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-		m.ID, m.Login, unixNano(m.Received), unixNano(m.Expires), r.content.Size(), first, chunks, attempts,
-		unixNano(m.NextAttempt),
+	attempts, until := leaseOf(m, t.clock)
+	return t.Run(t.layout.insert,
+		m.ID, m.Login, t.clock.nano(m.Received), t.clock.nano(m.Expires), r.content.Size(), first, chunks, attempts,
+		t.clock.nano(m.NextAttempt),
 		m.LeaseOwner, until, m.WaitingFor, m.Held, m.Bounce, m.Warned, m.HoldReason, r.lastReply, r.recipients, r.fixed)
 }
 
-// insertContent cuts the content into chunks with numbers in a row and returns the first number and how
-// many there are.
-func insertContent(conn *sqlite.Conn, id string, c mail.Content) (first, chunks int64, err error) {
-	last, _, err := conn.Int("SELECT n FROM chunk ORDER BY n DESC LIMIT 1")
-	if err != nil {
+// leaseOf is how a message is stored that may be leased already.
+func leaseOf(m *queue.Message, c *clock) (attempts int, until int64) {
+	if m.LeaseOwner == "" {
+		return m.Attempts, 0
+	}
+	return max(m.Attempts, 1), max(c.nano(m.LeaseUntil), 1)
+}
+
+// insertContent cuts the content into chunks and returns where they are and how many there are.
+func insertContent(t *tx, m *queue.Message, c mail.Content) (where, chunks int64, err error) {
+	if where, err = t.engine.place(t.Conn, m.Received); err != nil {
 		return 0, 0, err
 	}
-	first = last + 1
 	put := func(data []byte) error {
 		chunks++
-		return conn.Run("INSERT INTO chunk VALUES (?, ?, ?)", first+chunks-1, id, data)
+		return t.Run(t.layout.putChunk, where, chunks-1, m.ID, data)
 	}
 	if b := c.Bytes(); b != nil {
 		for len(b) > 0 && err == nil {
@@ -100,9 +102,10 @@ func insertContent(conn *sqlite.Conn, id string, c mail.Content) (first, chunks 
 			err = put(b[:n])
 			b = b[n:]
 		}
-		return first, chunks, err
+		return where, chunks, err
 	}
-	return first, chunks, copyContent(c, put)
+	err = copyContent(c, put)
+	return where, chunks, err
 }
 
 // copyContent reads a content that is not in memory. A reader that ends early, or late, is an error: a
@@ -147,9 +150,9 @@ type location struct {
 }
 
 // find locates a message, queue.ErrNotFound as a refusal where there is none.
-func find(conn *sqlite.Conn, id string) (location, error) {
+func find(conn db.Conn, id string) (location, error) {
 	for row, err := range conn.Rows("SELECT size, chunk, chunks, lease_owner, lease_until, next, held, bounce FROM "+
-		"message WHERE id = ?", id) {
+		"queued WHERE id = ?", id) {
 		if err != nil {
 			return location{}, err
 		}
@@ -170,11 +173,13 @@ func (p location) remove(t *tx, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := t.Run("DELETE FROM message WHERE id = ?", id); err != nil {
+	if err := t.Run(t.layout.remove, id); err != nil {
 		return err
 	}
-	if err := t.Run("DELETE FROM chunk WHERE n >= ? AND n < ?", p.chunk, p.chunk+p.chunks); err != nil {
-		return err
+	if t.layout.dropAll != "" {
+		if err := t.Run(t.layout.dropAll, p.chunk, p.chunks); err != nil {
+			return err
+		}
 	}
 	counts.messages--
 	counts.bytes -= p.size
@@ -188,10 +193,10 @@ func (p location) remove(t *tx, id string) error {
 const messageColumns = "id, login, received, expires, size, attempts, next, lease_owner, lease_until, waiting_for, " +
 	"held, bounce, warned, hold_reason, last_reply, recipients, fixed"
 
-func scanMessage(s *sqlite.Stmt) (*queue.Message, error) {
+func (c *clock) scanMessage(s db.Row) (*queue.Message, error) {
 	m := &queue.Message{
-		ID: s.Text(0), Login: s.Text(1), Received: fromNano(s.Int(2)), Expires: fromNano(s.Int(3)), Size: s.Int(4),
-		Attempts: int(s.Int(5)), NextAttempt: fromNano(s.Int(6)), LeaseOwner: s.Text(7), LeaseUntil: fromNano(s.Int(8)),
+		ID: s.Text(0), Login: s.Text(1), Received: c.time(s.Int(2)), Expires: c.time(s.Int(3)), Size: s.Int(4),
+		Attempts: int(s.Int(5)), NextAttempt: c.time(s.Int(6)), LeaseOwner: s.Text(7), LeaseUntil: c.time(s.Int(8)),
 		WaitingFor: s.Text(9), Held: s.Bool(10), Bounce: s.Bool(11), Warned: s.Bool(12), HoldReason: s.Text(13),
 	}
 	var err error
@@ -208,8 +213,8 @@ func scanMessage(s *sqlite.Stmt) (*queue.Message, error) {
 }
 
 // getMessage reads a message, nil if there is none.
-func getMessage(conn *sqlite.Conn, id string) (*queue.Message, error) {
-	found, err := list(conn, scanMessage, "SELECT "+messageColumns+" FROM message WHERE id = ?", id)
+func (c *clock) getMessage(conn db.Conn, id string) (*queue.Message, error) {
+	found, err := list(conn, c.scanMessage, "SELECT "+messageColumns+" FROM queued WHERE id = ?", id)
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
@@ -218,8 +223,8 @@ func getMessage(conn *sqlite.Conn, id string) (*queue.Message, error) {
 
 // Get implements queue.Store.
 func (s *Store) Get(ctx context.Context, id string) (m *queue.Message, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-		m, err = getMessage(conn, id)
+	err = s.readers.read(ctx, func(conn db.Conn) error {
+		m, err = s.clock.getMessage(conn, id)
 		return err
 	})
 	if err != nil {

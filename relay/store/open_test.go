@@ -19,7 +19,7 @@ import (
 func filled(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	s, err := Open(t.Context(), Options{Dir: dir, Daemon: true})
+	s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,9 +132,10 @@ func TestOpenRefuses(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := filled(t)
+			fileOnly(t)
 			path := filepath.Join(dir, FileName)
 			test.spoil(t, dir, path)
-			s, err := Open(t.Context(), Options{Dir: dir, Daemon: true})
+			s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
 			if err == nil {
 				s.Close()
 				t.Fatal("it was opened")
@@ -153,11 +154,12 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestOpenDirectories(t *testing.T) {
+	fileOnly(t)
 	root := t.TempDir()
-	if _, err := Open(t.Context(), Options{}); err == nil || !strings.Contains(err.Error(), "data_dir is empty") {
+	if _, err := Open(t.Context(), at(t, Options{})); err == nil || !strings.Contains(err.Error(), "data_dir is empty") {
 		t.Errorf("no directory: %v", err)
 	}
-	if _, err := Open(t.Context(), Options{Dir: filepath.Join(root, "a", "b")}); err == nil ||
+	if _, err := Open(t.Context(), at(t, Options{Dir: filepath.Join(root, "a", "b")})); err == nil ||
 		!strings.Contains(err.Error(), "parent") {
 		t.Errorf("no parent: %v", err)
 	}
@@ -165,7 +167,7 @@ func TestOpenDirectories(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(t.Context(), Options{Dir: file}); err == nil ||
+	if _, err := Open(t.Context(), at(t, Options{Dir: file})); err == nil ||
 		!strings.Contains(err.Error(), "not a directory") {
 		t.Errorf("a file: %v", err)
 	}
@@ -174,6 +176,7 @@ func TestOpenDirectories(t *testing.T) {
 	if err := s.Add(t.Context(), small("")); err != nil {
 		t.Fatal(err)
 	}
+	fileOnly(t)
 	for name, want := range map[string]os.FileMode{"": 0o700, FileName: 0o600, FileName + "-wal": 0o600, FileName +
 		"-shm": 0o600, LockName: 0o600} {
 		info, err := os.Stat(filepath.Join(dir, name))
@@ -185,6 +188,7 @@ func TestOpenDirectories(t *testing.T) {
 
 // TestOpenAsAnother: a directory that is somebody else's, or that may only be read.
 func TestOpenAsAnother(t *testing.T) {
+	fileOnly(t)
 	testkit.NeedRoot(t)
 	const nobody = 65534
 	root, err := os.MkdirTemp("", "postern-store-")
@@ -230,6 +234,7 @@ func TestOpenAsAnother(t *testing.T) {
 	if out, err := child(t, "open", theirs, nobody).CombinedOutput(); err != nil {
 		t.Errorf("what root made: %v: %s", err, out)
 	}
+	fileOnly(t)
 	if err := os.Chmod(filepath.Join(theirs, FileName), 0o400); err != nil {
 		t.Fatal(err)
 	}
@@ -239,6 +244,7 @@ func TestOpenAsAnother(t *testing.T) {
 // TestOpenHalfMade: a process killed while it made the store leaves an empty file, or a whole one.
 func TestOpenHalfMade(t *testing.T) {
 	dir := t.TempDir()
+	fileOnly(t)
 	if err := os.WriteFile(filepath.Join(dir, FileName), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -247,6 +253,7 @@ func TestOpenHalfMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir = t.TempDir()
+	fileOnly(t)
 	raw(t, filepath.Join(dir, FileName), fmt.Sprintf("PRAGMA page_size = %d; PRAGMA journal_mode = WAL", pageSize))
 	s = open(t, Options{Dir: dir, Daemon: true})
 	if err := s.Add(t.Context(), small("")); err != nil {
@@ -256,27 +263,28 @@ func TestOpenHalfMade(t *testing.T) {
 
 // TestFailedMigration: a version that cannot be applied leaves the file as it was.
 func TestFailedMigration(t *testing.T) {
+	fileOnly(t)
 	dir := filled(t)
 	good := migrations
 	t.Cleanup(func() { migrations = good })
-	migrations = append(good[:len(good):len(good)], "CREATE TABLE extra (x); CREATE TABLE user (y)")
-	if _, err := Open(t.Context(), Options{Dir: dir}); err == nil ||
+	migrations = append(good[:len(good):len(good)], migration{both: "CREATE TABLE extra (x); CREATE TABLE user (y)"})
+	if _, err := Open(t.Context(), at(t, Options{Dir: dir})); err == nil ||
 		!strings.Contains(err.Error(), fmt.Sprint("version ", len(migrations))) {
 		t.Fatalf("a migration that fails: %v", err)
 	}
-	migrations = append(good[:len(good):len(good)], "CREATE TABLE extra (x)")
+	migrations = append(good[:len(good):len(good)], migration{both: "CREATE TABLE extra (x)"})
 	for range 2 {
-		s, err := Open(t.Context(), Options{Dir: dir})
+		s, err := Open(t.Context(), at(t, Options{Dir: dir}))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := s.writer.conn.Int("SELECT count(*) FROM extra"); err != nil {
+		if _, _, err := ofFile(t, s).conn.Int("SELECT count(*) FROM extra"); err != nil {
 			t.Error(err)
 		}
 		s.Close()
 	}
 	migrations = good
-	if _, err := Open(t.Context(), Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "newer postern") {
+	if _, err := Open(t.Context(), at(t, Options{Dir: dir})); err == nil || !strings.Contains(err.Error(), "newer postern") {
 		t.Errorf("the older version: %v", err)
 	}
 }
@@ -284,6 +292,7 @@ func TestFailedMigration(t *testing.T) {
 // TestDamagedPage: damage that Open cannot see ends writing when it is met, and Check finds it.
 func TestDamagedPage(t *testing.T) {
 	dir := filled(t)
+	fileOnly(t)
 	path := filepath.Join(dir, FileName)
 	conn, err := sqlite.Open(path)
 	if err != nil {

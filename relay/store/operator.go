@@ -9,7 +9,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // listLimit is how many messages a listing shows when nobody says how many.
@@ -27,11 +27,11 @@ func (s *Store) List(ctx context.Context, f queue.Filter) ([]*queue.Message, err
 // page returns up to limit messages that match, behind the ID after, and whether there may be more.
 func (s *Store) page(ctx context.Context, f queue.Filter, after string, limit int) (found []*queue.Message, more bool,
 	err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		if f.IDs != nil {
-			found, err = named(conn, f, after, limit)
+			found, err = s.named(conn, f, after, limit)
 		} else {
-			found, err = matching(conn, f, after, limit)
+			found, err = s.matching(conn, f, after, limit)
 		}
 		return err
 	})
@@ -39,14 +39,14 @@ func (s *Store) page(ctx context.Context, f queue.Filter, after string, limit in
 }
 
 // named reads the messages that a filter names.
-func named(conn *sqlite.Conn, f queue.Filter, after string, limit int) (found []*queue.Message, err error) {
+func (s *Store) named(conn db.Conn, f queue.Filter, after string, limit int) (found []*queue.Message, err error) {
 	ids := slices.Clone(f.IDs)
 	slices.Sort(ids)
 	for _, id := range slices.Compact(ids) {
 		if id <= after || len(found) == limit {
 			continue
 		}
-		m, err := getMessage(conn, id)
+		m, err := s.clock.getMessage(conn, id)
 		if err != nil {
 			return nil, err
 		}
@@ -58,13 +58,13 @@ func named(conn *sqlite.Conn, f queue.Filter, after string, limit int) (found []
 }
 
 // matching goes through the queue in order of ID.
-func matching(conn *sqlite.Conn, f queue.Filter, after string, limit int) (found []*queue.Message, err error) {
-	for row, err := range conn.Rows("SELECT "+messageColumns+` FROM message
+func (s *Store) matching(conn db.Conn, f queue.Filter, after string, limit int) (found []*queue.Message, err error) {
+	for row, err := range conn.Rows("SELECT "+messageColumns+` FROM queued
 		WHERE id > ?1 AND (?2 = '' OR login = ?2) AND held >= ?3 ORDER BY id`, after, f.Login, f.Held) {
 		if err != nil {
 			return nil, err
 		}
-		m, err := scanMessage(row)
+		m, err := s.clock.scanMessage(row)
 		if err != nil {
 			return nil, err
 		}
@@ -183,7 +183,7 @@ func (s *Store) Release(ctx context.Context, f queue.Filter, now time.Time) (int
 	return s.act(ctx, "release", f, func(t *tx, id string) (bool, error) {
 		changed, err := update(t, "UPDATE message SET held = 0, hold_reason = '', next = ?, waiting_for = '' WHERE "+
 			"id = ? AND held = 1",
-			unixNano(now), id)
+			s.clock.nano(now), id)
 		return t.heldChanged(changed, err, -1)
 	})
 }
@@ -204,7 +204,7 @@ func (t *tx) heldChanged(changed bool, err error, by int64) (bool, error) {
 func (s *Store) Retry(ctx context.Context, f queue.Filter, now time.Time) (int64, error) {
 	return s.act(ctx, "retry", f, func(t *tx, id string) (bool, error) {
 		return update(t, "UPDATE message SET next = ?1, waiting_for = '' WHERE held = 0 AND lease_until <= ?1 AND "+
-			"id = ?2", unixNano(now), id)
+			"id = ?2", s.clock.nano(now), id)
 	})
 }
 
@@ -216,7 +216,7 @@ func (s *Store) Bounce(ctx context.Context, f queue.Filter, now time.Time) (int6
 		if _, err := t.heldChanged(released, err, -1); err != nil {
 			return false, err
 		}
-		return update(t, "UPDATE message SET bounce = 1, next = ?, waiting_for = '' WHERE id = ?", unixNano(now), id)
+		return update(t, "UPDATE message SET bounce = 1, next = ?, waiting_for = '' WHERE id = ?", s.clock.nano(now), id)
 	})
 }
 
@@ -224,7 +224,7 @@ func (s *Store) Bounce(ctx context.Context, f queue.Filter, now time.Time) (int6
 func (s *Store) Delete(ctx context.Context, f queue.Filter) (int64, error) {
 	return s.act(ctx, "delete", f, func(t *tx, id string) (bool, error) {
 		p, err := find(t.Conn, id)
-		if _, gone := err.(refusal); gone || err == nil && p.leased(time.Now().UnixNano()) {
+		if _, gone := err.(refusal); gone || err == nil && p.leased(s.clock.nano(time.Now())) {
 			return false, nil
 		}
 		if err != nil {

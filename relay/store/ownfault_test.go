@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -64,7 +64,7 @@ func TestReadThatPanics(t *testing.T) {
 			}()
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			_ = s.readers.snapshot(ctx, func(conn *sqlite.Conn) error {
+			_ = s.readers.snapshot(ctx, func(conn db.Conn) error {
 				for range conn.Rows("SELECT topic FROM generation UNION SELECT 'one'") {
 					panic("a fault of ours")
 				}
@@ -169,7 +169,7 @@ func TestForgetThatIsCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, goAway := context.WithCancel(t.Context())
-	if err := s.writer.conn.OnSync(func() error { goAway(); return nil }); err != nil {
+	if err := ofFile(t, s).conn.OnSync(func() error { goAway(); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	f, err := s.Forget(ctx, "ada@example.com", "from the command line")

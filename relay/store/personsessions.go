@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"postern/auth"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // schemaPersonSessions keeps the browsers that people have logged in to the page of app passwords with.
@@ -52,7 +52,7 @@ type heldSession struct {
 	person  auth.Person
 }
 
-func scanPersonSession(row *sqlite.Stmt) (h heldSession, err error) {
+func scanPersonSession(row db.Row) (h heldSession, err error) {
 	h.session = PersonSession{Login: row.Text(1), Subject: row.Text(2), Source: row.Text(3),
 		Created: fromNano(row.Int(4)), Used: fromNano(row.Int(5))}
 	copy(h.session.Digest[:], row.Blob(0))

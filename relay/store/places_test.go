@@ -10,6 +10,7 @@ import (
 
 // TestPlacesAreBounded: there are so many places and no more, and each can be given to another account.
 func TestPlacesAreBounded(t *testing.T) {
+	fileOnly(t) // by SQL of SQLite
 	s := open(t, Options{})
 	if err := s.write(t.Context(), func(tx *tx) error {
 		return tx.Run("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO "+

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"postern/relay/privacy"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -91,7 +91,7 @@ func (s *Store) HideAddresses(ctx context.Context, now time.Time) (total int64, 
 }
 
 func (s *Store) privacyDone(ctx context.Context, rules string) (done int64, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		done, _, err = conn.Int("SELECT done FROM privacy_state WHERE k = 1 AND rules = ?", rules)
 		return err
 	})
@@ -104,7 +104,7 @@ type numbered struct {
 	trace.Event
 }
 
-func scanNumbered(row *sqlite.Stmt) (numbered, error) {
+func scanNumbered(row db.Row) (numbered, error) {
 	e, err := scanEvent(row)
 	return numbered{row.Int(0), e}, err
 }
@@ -231,7 +231,7 @@ func (s *Store) withHashed(ctx context.Context, q trace.Query, events []trace.Ev
 		return events, err
 	}
 	q.To = to
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		more, err := selectEvents(conn, q)
 		events = append(events, more...)
 		return err

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"postern/auth"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 var _ auth.ProofStore = (*Store)(nil)
@@ -59,7 +59,7 @@ func (s *Store) CramUser(ctx context.Context, login string) (auth.User, auth.Cra
 func userKeys[K any](ctx context.Context, s *Store, k keyKind, login string, decode func(auth.Secret) (K, error)) (
 	u auth.User, keys K, err error) {
 	var bound, sealed []byte
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		if u, err = getUser(conn, login); err != nil {
 			return err
 		}
@@ -104,7 +104,7 @@ func (s *Store) setKeys(ctx context.Context, k keyKind, login string, hash, keys
 		if err != nil {
 			return err
 		}
-		err = t.Run("INSERT OR REPLACE INTO "+k.table+" VALUES (?, ?, ?)", login, boundTo(hash),
+		err = t.Run(upsert(k.table, 1, "login", "bound", "sealed"), login, boundTo(hash),
 			s.sealer.Seal(k.label+login, []byte(keys)))
 		if err == nil && k.told {
 			err = bump(t.Conn, TopicUsers)
@@ -126,7 +126,7 @@ func (s *Store) WithCram(ctx context.Context) (map[string]bool, error) {
 
 func (s *Store) withKeys(ctx context.Context, k keyKind, may func(auth.User) bool) (map[string]bool, error) {
 	with := map[string]bool{}
-	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err := s.readers.read(ctx, func(conn db.Conn) error {
 		bound := map[string]string{}
 		for row, err := range conn.Rows("SELECT login, bound FROM " + k.table) {
 			if err != nil {
@@ -159,6 +159,8 @@ const maxCertificates = 20
 // ErrOtherLogin: a key is pinned to another login.
 var ErrOtherLogin = errors.New("the key proves another login already")
 
+var putCertificate = upsert("login_certificate", 1, "digest", "login", "subject", "added")
+
 // AddCertificate pins a key to an account. ErrOtherLogin names the login that has it; ErrTooMany, auth.ErrUnknownLogin.
 func (s *Store) AddCertificate(ctx context.Context, c Certificate) error {
 	err := s.write(ctx, func(t *tx) error {
@@ -179,7 +181,7 @@ func (s *Store) AddCertificate(ctx context.Context, c Certificate) error {
 		case len(had) == 0 && n >= maxCertificates:
 			return refuse(fmt.Errorf("%w: it has %d certificates", ErrTooMany, n))
 		}
-		return errors.Join(t.Run("INSERT OR REPLACE INTO login_certificate VALUES (?, ?, ?, ?)", c.Digest[:], c.Login,
+		return errors.Join(t.Run(putCertificate, c.Digest[:], c.Login,
 			c.Subject, unixNano(c.Added)), touchUser(t.Conn, c.Login, c.Added))
 	})
 	return wrap(err, "certificate of user %q", c.Login)
@@ -220,7 +222,7 @@ func (s *Store) RemoveCertificate(ctx context.Context, login string, d auth.KeyD
 }
 
 // touchUser ends the open sessions of an account, as a new password does.
-func touchUser(conn *sqlite.Conn, login string, now time.Time) error {
+func touchUser(conn db.Conn, login string, now time.Time) error {
 	u, err := getUser(conn, login)
 	if err != nil {
 		return err
@@ -235,7 +237,7 @@ func touchUser(conn *sqlite.Conn, login string, now time.Time) error {
 
 const selectCertificates = "SELECT digest, login, subject, added FROM login_certificate"
 
-func scanCertificate(row *sqlite.Stmt) (Certificate, error) {
+func scanCertificate(row db.Row) (Certificate, error) {
 	c := Certificate{Login: row.Text(1), Subject: row.Text(2), Added: fromNano(row.Int(3))}
 	copy(c.Digest[:], row.Blob(0))
 	return c, nil

@@ -15,7 +15,7 @@ import (
 // TestScramKeys: keys are those of one password. Whoever changes it, by whatever way, makes them void.
 func TestScramKeys(t *testing.T) {
 	dir := t.TempDir()
-	s, err := Open(t.Context(), Options{Dir: dir})
+	s, err := Open(t.Context(), at(t, Options{Dir: dir}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestScramKeys(t *testing.T) {
 // TestCramKeys: keys of CRAM-MD5 are kept like those of SCRAM, beside them, and serve devices with a generated
 // password.
 func TestCramKeys(t *testing.T) {
-	s, err := Open(t.Context(), Options{Dir: t.TempDir()})
+	s, err := Open(t.Context(), at(t, Options{Dir: t.TempDir()}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestCramKeys(t *testing.T) {
 
 // TestCertificates: a key proves one login, and those of a login go with it.
 func TestCertificates(t *testing.T) {
-	s, err := Open(t.Context(), Options{Dir: t.TempDir()})
+	s, err := Open(t.Context(), at(t, Options{Dir: t.TempDir()}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"postern/relay/queue"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 var _ queue.Store = (*Store)(nil)
@@ -28,10 +28,10 @@ func (s *Store) Add(ctx context.Context, news ...queue.NewMessage) error {
 	if err != nil {
 		return err
 	}
-	if err := s.room(ctx); err != nil {
+	if err := s.engine.room(ctx); err != nil {
 		return fmt.Errorf("add %s: %w", rows[0].m.ID, err)
 	}
-	err = s.writer.do(ctx, &op{cost: size, run: func(t *tx) error {
+	err = s.writer.do(ctx, &op{cost: size, bulk: addBulk{s, rows, size}, run: func(t *tx) error {
 		if err := s.fits(t, len(rows), size); err != nil {
 			return err
 		}
@@ -63,7 +63,7 @@ func (s *Store) fits(t *tx, messages int, size int64) error {
 			return refuse(fullQueue(counts.bytes, s.opts.MaxBytes))
 		}
 	}
-	err := s.reserve.claim(t.Conn, messages, size)
+	err := s.engine.claim(t.Conn, messages, size)
 	if errors.Is(err, queue.ErrFull) {
 		return refuse(err)
 	}
@@ -79,23 +79,23 @@ func (s *Store) Lease(ctx context.Context, id, owner string, now, until time.Tim
 	if owner == "" {
 		return fmt.Errorf("lease %s: a lease needs an owner", id)
 	}
-	return s.change(ctx, "lease", id, func(t *tx) error {
+	return s.change(ctx, "lease", id, leaseBulk{id, owner, now, until}, func(t *tx) error {
 		p, err := find(t.Conn, id)
 		if err != nil {
 			return err
 		}
-		if p.held || p.leased(unixNano(now)) && p.owner != owner {
+		if p.held || p.leased(s.clock.nano(now)) && p.owner != owner {
 			return refuse(queue.ErrNotFound)
 		}
 		return t.Run("UPDATE message SET attempts = attempts + 1, lease_owner = ?, lease_until = ?, waiting_for = "+
 			"'' WHERE id = ?",
-			owner, max(unixNano(until), 1), id)
+			owner, max(s.clock.nano(until), 1), id)
 	})
 }
 
 // change runs a write that concerns one message.
-func (s *Store) change(ctx context.Context, what, id string, run func(*tx) error) error {
-	if err := s.write(ctx, run); err != nil {
+func (s *Store) change(ctx context.Context, what, id string, together bulk, run func(*tx) error) error {
+	if err := s.writer.do(ctx, &op{bulk: together, run: run}); err != nil {
 		return fmt.Errorf("%s %s: %w", what, id, err)
 	}
 	return nil
@@ -115,11 +115,11 @@ func ours(t *tx, id, owner string) (location, error) {
 
 // Extend implements queue.Store.
 func (s *Store) Extend(ctx context.Context, id, owner string, until time.Time) error {
-	return s.change(ctx, "extend the lease of", id, func(t *tx) error {
+	return s.change(ctx, "extend the lease of", id, extendBulk{id, owner, until}, func(t *tx) error {
 		if _, err := ours(t, id, owner); err != nil {
 			return err
 		}
-		return t.Run("UPDATE message SET lease_until = ? WHERE id = ?", max(unixNano(until), 1), id)
+		return t.Run("UPDATE message SET lease_until = ? WHERE id = ?", max(s.clock.nano(until), 1), id)
 	})
 }
 
@@ -133,7 +133,8 @@ func (s *Store) Finish(ctx context.Context, id, owner string, o queue.Outcome) e
 	if !o.Remove {
 		recipients, reply = encodeRecipients(nil, o.Recipients), encodeReply(o.LastReply)
 	}
-	err = s.writer.do(ctx, &op{cost: size, run: func(t *tx) error {
+	together := finishBulk{id, owner, o, recipients, reply}
+	err = s.writer.do(ctx, &op{cost: size, bulk: together, run: func(t *tx) error {
 		p, err := ours(t, id, owner)
 		if err != nil {
 			return err
@@ -153,12 +154,11 @@ func (s *Store) Finish(ctx context.Context, id, owner string, o queue.Outcome) e
 
 // record writes the outcome of a message that stays, and ends its lease.
 func (p location) record(t *tx, id string, o queue.Outcome, recipients, reply []byte) error {
-	next := unixNano(o.NextAttempt)
+	next := t.clock.nano(o.NextAttempt)
 	if p.bounce {
 		next = min(next, p.next) // asked for while the attempt ran: not put off by it
 	}
-	return t.Run(`UPDATE message SET recipients = ?, next = ?, waiting_for = ?, warned = ?, last_reply = ?,
-		lease_owner = '', lease_until = 0 WHERE id = ?`, recipients, next, o.WaitingFor, o.Warned, reply, id)
+	return t.Run(t.layout.record, id, recipients, next, o.WaitingFor, o.Warned, reply)
 }
 
 // actionBatch is how many messages one transaction of Postpone, Wake or an operator's action changes, so
@@ -172,11 +172,11 @@ func (s *Store) Postpone(ctx context.Context, ids []string, until time.Time, wai
 		batch := ids[:n]
 		ids = ids[n:]
 		err := s.write(ctx, func(t *tx) error {
-			now := time.Now().UnixNano()
+			now := s.clock.nano(time.Now())
 			for _, id := range batch {
 				err := t.Run(`UPDATE message SET next = ?, waiting_for = ?, lease_owner = '', lease_until = 0
 					WHERE id = ? AND held = 0 AND bounce = 0 AND lease_until <= ?`,
-					unixNano(until), waitingFor, id, now)
+					s.clock.nano(until), waitingFor, id, now)
 				if err != nil {
 					return err
 				}
@@ -203,20 +203,20 @@ func (s *Store) ReleaseLeases(ctx context.Context, owner string) (n int64, err e
 
 // Stats implements queue.Store. Oldest is when the message with the lowest ID came: IDs sort by time.
 func (s *Store) Stats(ctx context.Context) (st queue.Stats, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		c, err := readCounters(conn)
 		if err != nil {
 			return err
 		}
 		st = queue.Stats{Messages: c.messages, Held: c.held, Bytes: c.bytes}
-		oldest, _, err := conn.Int("SELECT received FROM message ORDER BY id LIMIT 1")
+		oldest, _, err := conn.Int("SELECT received FROM queued ORDER BY id LIMIT 1")
 		if err != nil {
 			return err
 		}
-		st.Oldest = fromNano(oldest)
+		st.Oldest = s.clock.time(oldest)
 		st.Leased, _, err = conn.Int("SELECT count(*) FROM message INDEXED BY message_lease WHERE lease_until > 0 "+
 			"AND lease_until > ?",
-			time.Now().UnixNano())
+			s.clock.nano(time.Now()))
 		return err
 	})
 	return st, wrap(err, "count the queue")
@@ -228,14 +228,14 @@ func (s *Store) Writable() error {
 	if err := s.writer.failure(); err != nil {
 		return err
 	}
-	if err := s.room(context.Background()); err != nil {
+	if err := s.engine.room(context.Background()); err != nil {
 		return err
 	}
 	if s.opts.MaxBytes <= 0 {
 		return nil
 	}
 	var have int64
-	err := s.readers.read(context.Background(), func(conn *sqlite.Conn) error {
+	err := s.readers.read(context.Background(), func(conn db.Conn) error {
 		c, err := readCounters(conn)
 		have = c.bytes
 		return err
@@ -244,21 +244,4 @@ func (s *Store) Writable() error {
 		return fullQueue(have, s.opts.MaxBytes)
 	}
 	return err
-}
-
-// room returns queue.ErrFull when too little of the file system is free.
-func (s *Store) room(ctx context.Context) error {
-	return s.space.check(s.freePages(ctx))
-}
-
-// freePages returns how many octets of the file are free.
-func (s *Store) freePages(ctx context.Context) func() (int64, error) {
-	return func() (free int64, err error) {
-		err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
-			pages, _, err := conn.Int("PRAGMA freelist_count")
-			free = pages * pageSize
-			return err
-		})
-		return free, err
-	}
 }

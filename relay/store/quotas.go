@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/upstream"
 )
 
@@ -18,7 +18,7 @@ CREATE TABLE upstream_quota (upstream TEXT PRIMARY KEY, data TEXT NOT NULL) STRI
 
 // LoadQuotas implements upstream.QuotaStore.
 func (s *Store) LoadQuotas(ctx context.Context, name string) (quotas []upstream.Quota, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		for row, err := range conn.Rows("SELECT data FROM upstream_quota WHERE upstream = ?", name) {
 			if err != nil {
 				return err
@@ -29,6 +29,8 @@ func (s *Store) LoadQuotas(ctx context.Context, name string) (quotas []upstream.
 	})
 	return quotas, wrap(err, "read the quotas of upstream %q", name)
 }
+
+var putQuotas = upsert("upstream_quota", 1, "upstream", "data")
 
 // SaveQuotas implements upstream.QuotaStore. It rides along with other commits, like the states of limits:
 // a crash forgets the last moments of a day's count.
@@ -41,7 +43,7 @@ func (s *Store) SaveQuotas(ctx context.Context, name string, quotas []upstream.Q
 		if len(quotas) == 0 {
 			return t.Run("DELETE FROM upstream_quota WHERE upstream = ?", name)
 		}
-		return t.Run("INSERT OR REPLACE INTO upstream_quota VALUES (?, ?)", name, string(data))
+		return t.Run(putQuotas, name, string(data))
 	}})
 	return wrap(err, "save the quotas of upstream %q", name)
 }

@@ -11,7 +11,7 @@ import (
 
 func TestQuotasAreKeptAndReplaced(t *testing.T) {
 	dir := t.TempDir()
-	s, err := Open(t.Context(), Options{Dir: dir})
+	s, err := Open(t.Context(), at(t, Options{Dir: dir}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func TestQuotasAreKeptAndReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Close()
-	if s, err = Open(t.Context(), Options{Dir: dir}); err != nil {
+	if s, err = Open(t.Context(), at(t, Options{Dir: dir})); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()

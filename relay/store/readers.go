@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"sync"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // Bounds of the connections that read at the same time: for mail, and for people who look things up, however many they
@@ -18,15 +18,16 @@ const (
 
 // readers lends connections for reading. Who reads more than a few rows watches its context.
 type readers struct {
-	path string
-	free chan *sqlite.Conn // nil: not opened yet
+	open  func() (db.Conn, error)
+	begin string       // a transaction that sees one state of everything
+	free  chan db.Conn // nil: not opened yet
 
 	mu     sync.Mutex
 	closed bool // guarded by mu
 }
 
-func newReaders(path string, n int) *readers {
-	r := &readers{path: path, free: make(chan *sqlite.Conn, n)}
+func newReaders(open func() (db.Conn, error), begin string, n int) *readers {
+	r := &readers{open: open, begin: begin, free: make(chan db.Conn, n)}
 	for range n {
 		r.free <- nil
 	}
@@ -34,7 +35,7 @@ func newReaders(path string, n int) *readers {
 }
 
 // read runs f with a connection of its own and interrupts it when ctx ends.
-func (r *readers) read(ctx context.Context, f func(*sqlite.Conn) error) error {
+func (r *readers) read(ctx context.Context, f func(db.Conn) error) error {
 	conn, err := r.get(ctx)
 	if err != nil {
 		return err
@@ -46,21 +47,21 @@ func (r *readers) read(ctx context.Context, f func(*sqlite.Conn) error) error {
 	ended := false
 	defer func() {
 		stop()
-		if !ended { // f panics, which a server may survive: nobody knows in what state the connection is
+		if !ended { // it is lost, or f panics: nobody knows in what state the connection is
 			_ = conn.Close()
 			conn = nil
 		}
 		r.free <- conn
 	}()
 	err = f(conn)
-	ended = true
+	ended = db.KindOf(err) != db.Gone
 	return readError(ctx, err)
 }
 
 // snapshot is read for what belongs together.
-func (r *readers) snapshot(ctx context.Context, f func(*sqlite.Conn) error) error {
-	return r.read(ctx, func(conn *sqlite.Conn) error {
-		if err := conn.Run("BEGIN"); err != nil {
+func (r *readers) snapshot(ctx context.Context, f func(db.Conn) error) error {
+	return r.read(ctx, func(conn db.Conn) error {
+		if err := conn.Run(r.begin); err != nil {
 			return err
 		}
 		err := f(conn)
@@ -71,8 +72,8 @@ func (r *readers) snapshot(ctx context.Context, f func(*sqlite.Conn) error) erro
 	})
 }
 
-func (r *readers) get(ctx context.Context) (*sqlite.Conn, error) {
-	var conn *sqlite.Conn
+func (r *readers) get(ctx context.Context) (db.Conn, error) {
+	var conn db.Conn
 	select {
 	case conn = <-r.free:
 	default:
@@ -98,18 +99,6 @@ func (r *readers) get(ctx context.Context) (*sqlite.Conn, error) {
 	return conn, nil
 }
 
-func (r *readers) open() (*sqlite.Conn, error) {
-	conn, err := openConn(r.path)
-	if err != nil {
-		return nil, explain(r.path, err)
-	}
-	if err := conn.Exec("PRAGMA query_only = ON"); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return conn, nil
-}
-
 // close waits for all readers and closes their connections.
 func (r *readers) close() error {
 	r.mu.Lock()
@@ -129,7 +118,7 @@ func (r *readers) close() error {
 
 // interruptOn interrupts conn when ctx ends, until the returned function is called; after that conn is
 // left alone.
-func interruptOn(ctx context.Context, conn *sqlite.Conn) (stop func()) {
+func interruptOn(ctx context.Context, conn db.Conn) (stop func()) {
 	ended := make(chan struct{})
 	cancel := context.AfterFunc(ctx, func() {
 		conn.Interrupt()
@@ -143,14 +132,14 @@ func interruptOn(ctx context.Context, conn *sqlite.Conn) (stop func()) {
 }
 
 func readError(ctx context.Context, err error) error {
-	if sqlite.CodeOf(err) == sqlite.Interrupt && ctx.Err() != nil {
+	if db.KindOf(err) == db.Interrupted && ctx.Err() != nil {
 		return fmt.Errorf("%w (%w)", ctx.Err(), err)
 	}
 	return err
 }
 
 // list reads all rows of a query.
-func list[T any](conn *sqlite.Conn, scan func(*sqlite.Stmt) (T, error), query string, args ...any) (all []T,
+func list[T any](conn db.Conn, scan func(db.Row) (T, error), query string, args ...any) (all []T,
 	err error) {
 	for row, err := range conn.Rows(query, args...) {
 		if err != nil {
@@ -166,9 +155,9 @@ func list[T any](conn *sqlite.Conn, scan func(*sqlite.Stmt) (T, error), query st
 }
 
 // readAll is list with a connection of its own.
-func readAll[T any](ctx context.Context, r *readers, scan func(*sqlite.Stmt) (T, error), query string,
+func readAll[T any](ctx context.Context, r *readers, scan func(db.Row) (T, error), query string,
 	args ...any) (all []T, err error) {
-	err = r.read(ctx, func(conn *sqlite.Conn) error {
+	err = r.read(ctx, func(conn db.Conn) error {
 		all, err = list(conn, scan, query, args...)
 		return err
 	})
@@ -176,4 +165,4 @@ func readAll[T any](ctx context.Context, r *readers, scan func(*sqlite.Stmt) (T,
 }
 
 // text scans a query's only column.
-func text(row *sqlite.Stmt) (string, error) { return row.Text(0), nil }
+func text(row db.Row) (string, error) { return row.Text(0), nil }

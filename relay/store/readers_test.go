@@ -8,7 +8,7 @@ import (
 
 	"postern/auth"
 	"postern/relay/stats"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -21,7 +21,7 @@ func TestLookupsDoNotHoldUpMail(t *testing.T) {
 	if err := s.Add(t.Context(), small("m1")); err != nil {
 		t.Fatal(err)
 	}
-	var taken []*sqlite.Conn
+	var taken []db.Conn
 	for range maxLookups {
 		taken = append(taken, <-s.lookups.free)
 	}

@@ -61,6 +61,7 @@ func TestRecordIsWrittenWithItsChange(t *testing.T) {
 
 // Where the entry cannot be written, nothing is changed, and the writes of others are.
 func TestNoChangeWithoutItsRecord(t *testing.T) {
+	fileOnly(t)
 	s := open(t, Options{})
 	if err := s.write(t.Context(), func(tx *tx) error { return tx.Exec(noAudit) }); err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 // without such a recipient.
 func (s *Store) Resend(ctx context.Context, f queue.Filter, now, expires time.Time) (int64, error) {
 	return s.act(ctx, "resend", f, func(t *tx, id string) (bool, error) {
-		m, err := getMessage(t.Conn, id)
+		m, err := s.clock.getMessage(t.Conn, id)
 		if err != nil || m == nil || m.Held || m.LeaseUntil.After(now) {
 			return false, err
 		}
@@ -25,8 +25,7 @@ func (s *Store) Resend(ctx context.Context, f queue.Filter, now, expires time.Ti
 		if !again {
 			return false, nil
 		}
-		until := max(unixNano(m.Expires), unixNano(expires))
-		return update(t, "UPDATE message SET recipients = ?, next = ?, waiting_for = '', bounce = 0, expires = ? "+
-			"WHERE id = ?", encodeRecipients(nil, m.Recipients), unixNano(now), until, id)
+		until := max(s.clock.nano(m.Expires), s.clock.nano(expires))
+		return update(t, t.layout.resend, id, encodeRecipients(nil, m.Recipients), s.clock.nano(now), until)
 	})
 }

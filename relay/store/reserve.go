@@ -7,7 +7,7 @@ import (
 	"syscall"
 
 	"postern/relay/queue"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // reserve takes room on the disk before contents are promised any, so that a disk which others fill up never
@@ -61,7 +61,7 @@ func (r *reserve) close() error {
 }
 
 // claim makes sure that so many octets of contents can be added. queue.ErrFull: they cannot.
-func (r *reserve) claim(conn *sqlite.Conn, messages int, octets int64) error {
+func (r *reserve) claim(conn db.Conn, messages int, octets int64) error {
 	if r == nil || r.off {
 		return nil
 	}
@@ -75,7 +75,7 @@ func (r *reserve) claim(conn *sqlite.Conn, messages int, octets int64) error {
 	return nil
 }
 
-func (r *reserve) take(conn *sqlite.Conn, need int64) error {
+func (r *reserve) take(conn db.Conn, need int64) error {
 	pages, _, err := conn.Int("PRAGMA page_count")
 	if err != nil {
 		return err

@@ -2,9 +2,8 @@ package store
 
 import (
 	"context"
-	"os"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // Room is how much there is for new mail, in octets.
@@ -28,17 +27,11 @@ func (r Room) Ample() bool {
 
 // Room looks at the disk and the queue.
 func (s *Store) Room(ctx context.Context) (r Room, err error) {
-	r.Floor, r.Max = s.opts.MinFree, s.opts.MaxBytes
-	if r.Free, err = s.space.free(); err != nil {
+	r.Floor, r.Max = -1, s.opts.MaxBytes
+	if err := s.engine.measure(ctx, &r); err != nil {
 		return r, err
 	}
-	if r.Within, err = s.freePages(ctx)(); err != nil {
-		return r, err
-	}
-	if info, err := os.Stat(s.path); err == nil {
-		r.File = info.Size()
-	}
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		c, err := readCounters(conn)
 		r.Queued = c.bytes
 		return err
@@ -55,7 +48,7 @@ type Sleeping struct {
 // Sleeping counts the messages that sleep until their upstreams work, the most first, at most so many kinds. It reads
 // an index of them all, so it is for people who ask, not for each message.
 func (s *Store) Sleeping(ctx context.Context, most int) (all []Sleeping, err error) {
-	all, err = readAll(ctx, s.readers, func(row *sqlite.Stmt) (Sleeping, error) {
+	all, err = readAll(ctx, s.readers, func(row db.Row) (Sleeping, error) {
 		return Sleeping{row.Text(0),
 			row.Int(1)}, nil
 	},

@@ -37,7 +37,7 @@ func TestRoomAndSleeping(t *testing.T) {
 		}
 	}
 	room, err := s.Room(t.Context())
-	if err != nil || room.Free <= 0 || room.Queued <= 0 || room.File <= 0 {
+	if err != nil || room.Free <= 0 && !onServer() || room.Queued <= 0 || room.File <= 0 {
 		t.Errorf("%+v, %v", room, err)
 	}
 	got, err := s.Sleeping(t.Context(), 10)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"postern/relay/store/internal/db"
 	"postern/relay/store/internal/sqlite"
 )
 
@@ -16,13 +17,46 @@ const applicationID = 0x5053544e
 // stayed the same with 200 000 messages in the queue; see docs/decisions/0002-store.md.
 const pageSize = 16 << 10
 
+// migration is one version of the schema.
+type migration struct {
+	both   string // of both engines, in the SQL of SQLite
+	file   string // then of SQLite alone
+	server string // or of PostgreSQL alone, in its own SQL
+}
+
 // migrations are the schema's versions, applied in order. What stands here never changes: a new
 // version is a new entry.
-var migrations = []string{
-	schema1, schema2, schema3, schema4, schemaHistory, schemaLockout, schemaAlert, schemaSearch,
-	schemaConsole, schemaAnswers, schemaStats, schemaPrivacy, schemaKeyStages, schemaAuditTime,
-	schemaConfiguredKeys, schemaConsoleLockout, schemaAnswerCaller, schemaDevices, schemaProofs, schemaACME,
-	schemaForgotten, schemaAppPasswords, schemaPersonSessions, schemaLoginLock, schemaCram,
+var migrations = []migration{
+	{both: schema1},
+	{both: schema2},
+	{both: schema3},
+	{both: schema4},
+	{both: schemaHistory},
+	{both: schemaLockout},
+	{both: schemaAlert},
+	{both: schemaSearch},
+	{both: schemaConsole},
+	{both: schemaAnswers},
+	{both: schemaStats},
+	{both: schemaPrivacy},
+	{both: schemaKeyStages},
+	{both: schemaAuditTime},
+	{both: schemaConfiguredKeys},
+	{both: schemaConsoleLockout},
+	{both: schemaAnswerCaller},
+	{both: schemaDevices},
+	{both: schemaProofs},
+	{both: schemaACME},
+	{both: schemaForgotten},
+	{both: schemaAppPasswords},
+	{both: schemaPersonSessions},
+	{both: schemaLoginLock},
+	{both: schemaCram},
+	{file: schemaQueued, server: schemaServer},
+	{both: schemaFlows},
+	{both: schemaKeepsakes},
+	{server: schemaSharedLimits},
+	{server: schemaSharedAccounts},
 }
 
 // schema1: the indexes of the queue are partial so that a message which is handed to an attempt when it
@@ -145,7 +179,7 @@ func openMain(path string) (*sqlite.Conn, error) {
 
 var errForeign = errors.New("it is a database, but not of postern: move it away, or name another data_dir")
 
-func prepareSchema(conn *sqlite.Conn) error {
+func prepareSchema(conn db.Conn) error {
 	// Log: at most 64 MiB of it stay on disk after a burst.
 	if err := conn.Exec(fmt.Sprintf("PRAGMA page_size = %d; PRAGMA cache_size = -%d; PRAGMA journal_size_limit = %d",
 		pageSize, 32<<10, 64<<20)); err != nil {
@@ -172,18 +206,22 @@ func prepareSchema(conn *sqlite.Conn) error {
 		return err
 	}
 	if version > len(migrations) {
-		return fmt.Errorf("it was written by a newer postern (schema %d, this one knows %d): install that version "+
-			"again", version, len(migrations))
+		return newerSchema(version)
 	}
 	for ; version < len(migrations); version++ {
-		if err := migrate(conn, version+1, migrations[version]); err != nil {
+		if err := migrate(conn, version+1, migrations[version].both+migrations[version].file); err != nil {
 			return fmt.Errorf("bring the schema to version %d: %w", version+1, err)
 		}
 	}
 	return nil
 }
 
-func schemaVersion(conn *sqlite.Conn, app int64) (int, error) {
+func newerSchema(version int) error {
+	return fmt.Errorf("it was written by a newer postern (schema %d, this one knows %d): install that version again",
+		version, len(migrations))
+}
+
+func schemaVersion(conn db.Conn, app int64) (int, error) {
 	if app == 0 {
 		return 0, nil
 	}
@@ -196,7 +234,7 @@ func schemaVersion(conn *sqlite.Conn, app int64) (int, error) {
 
 // migrate applies one version; the mark of our files, the schema and its version are one transaction,
 // so that a file is empty or complete.
-func migrate(conn *sqlite.Conn, version int, script string) error {
+func migrate(conn db.Conn, version int, script string) error {
 	script = fmt.Sprintf(`BEGIN IMMEDIATE;
 PRAGMA application_id = %d;
 CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT;
@@ -216,7 +254,7 @@ COMMIT`, applicationID, script, version, time.Now().UnixNano())
 // file that was cut off shows before, when the engine compares its length with its header.
 func recoverLog(conn *sqlite.Conn) error {
 	_, _, err := conn.Checkpoint()
-	if sqlite.CodeOf(err) == sqlite.Busy || isFull(err) { // the command line is at it, or there is no room: later then
+	if kind := db.KindOf(err); kind == db.Busy || kind == db.Full { // the command line is at it, or there is no room: later then
 		return nil
 	}
 	return err

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"slices"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // schemaSearch is the index of the trace: see docs/decisions/0023-search.md. Events from low up to done are in the
@@ -41,7 +41,7 @@ type searchState struct {
 	floor, low, done, high int64
 }
 
-func readSearchState(conn *sqlite.Conn) (searchState, error) {
+func readSearchState(conn db.Conn) (searchState, error) {
 	for row, err := range conn.Rows("SELECT epoch, floor, low, done, high FROM search_state WHERE k = 1") {
 		if err != nil {
 			return searchState{}, err
@@ -68,7 +68,7 @@ func (t *tx) noteLate(rows []eventRow) error {
 	}
 	for i := range rows {
 		if n := rows[i].n; state.late(n) {
-			if err := t.Run("INSERT OR IGNORE INTO search_late VALUES (?)", n); err != nil {
+			if err := t.Run("INSERT INTO search_late VALUES (?) ON CONFLICT DO NOTHING", n); err != nil {
 				return err
 			}
 		}
@@ -123,7 +123,7 @@ func (t *tx) discard(events []int64) error {
 
 const segmentColumns = "id, first, last, docs, dead, rewrite, parts, octets"
 
-func scanSegment(row *sqlite.Stmt) (*segment, error) {
+func scanSegment(row db.Row) (*segment, error) {
 	s := &segment{row.Int(0), row.Int(1), row.Int(2), int(row.Int(3)), int(row.Int(4)), int(row.Int(5)),
 		int(row.Int(6)), row.Int(7)}
 	if s.docs < 1 || s.docs > maxDocs || s.parts < 1 || s.parts > maxParts || s.parts&(s.parts-1) != 0 {
@@ -132,12 +132,12 @@ func scanSegment(row *sqlite.Stmt) (*segment, error) {
 	return s, nil
 }
 
-func readSegments(conn *sqlite.Conn) ([]*segment, error) {
+func readSegments(conn db.Conn) ([]*segment, error) {
 	return list(conn, scanSegment, "SELECT "+segmentColumns+" FROM search_segment ORDER BY last DESC, id")
 }
 
 // searchOctets is about what the index takes of the file.
-func searchOctets(conn *sqlite.Conn) (int64, error) {
+func searchOctets(conn db.Conn) (int64, error) {
 	n, _, err := conn.Int("SELECT sum(octets) FROM search_segment")
 	return n, err
 }

@@ -32,6 +32,7 @@ func TestSecretsAreSealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := bytes.Repeat([]byte{0x5a}, 32)
+	fileOnly(t)
 	raw(t, filepath.Join(dir, FileName), fmt.Sprintf(
 		`INSERT INTO dkim_key (domain, selector, algorithm, pem, created) VALUES ('example.com', 'old', 'rsa', '%s', 0);
 		INSERT INTO secret VALUES ('old', x'%s')`, testPEM, hex.EncodeToString(old)))
@@ -54,6 +55,7 @@ func TestSecretsAreSealed(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	fileOnly(t)
 	b, err := os.ReadFile(filepath.Join(dir, FileName))
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,7 @@ import (
 	"math"
 	"strings"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -28,7 +28,7 @@ func (s *Store) Search(ctx context.Context, q trace.Search) (a trace.Answer, err
 type searching struct {
 	q      trace.Search
 	terms  []string
-	conn   *sqlite.Conn
+	conn   db.Conn
 	budget int // events that may still be read
 	answer trace.Answer
 
@@ -52,7 +52,7 @@ func (l *searching) in(ctx context.Context, s *Store) error {
 		return err
 	}
 	defer done()
-	return s.lookups.snapshot(ctx, func(conn *sqlite.Conn) error {
+	return s.lookups.snapshot(ctx, func(conn db.Conn) error {
 		l.conn = conn
 		return l.run()
 	})

@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"postern/mail"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -210,7 +210,7 @@ func TestSearchAboutOneThing(t *testing.T) {
 
 func indexed(t testing.TB, s *Store) (state searchState) {
 	t.Helper()
-	err := s.readers.read(t.Context(), func(conn *sqlite.Conn) (err error) {
+	err := s.readers.read(t.Context(), func(conn db.Conn) (err error) {
 		state, err = readSearchState(conn)
 		return err
 	})
@@ -325,7 +325,7 @@ func TestSearchForgets(t *testing.T) {
 	x.all(t)
 	there := func() (n int) {
 		t.Helper()
-		err := s.readers.read(t.Context(), func(conn *sqlite.Conn) error {
+		err := s.readers.read(t.Context(), func(conn db.Conn) error {
 			c, err := newCandidates(conn, []string{"bob@gmail.com"}, math.MinInt64, math.MaxInt64)
 			if err != nil {
 				return err
@@ -370,7 +370,7 @@ func TestSearchForgets(t *testing.T) {
 
 func rowsOfNoSegment(t testing.TB, s *Store) (n int) {
 	t.Helper()
-	err := s.readers.read(t.Context(), func(conn *sqlite.Conn) error {
+	err := s.readers.read(t.Context(), func(conn db.Conn) error {
 		left, err := leftovers(conn)
 		n = len(left)
 		return err

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"postern/mail"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -76,7 +76,7 @@ func fill(b *testing.B, s *Store, total int) {
 		}
 	}
 	var drop, create []string
-	err := s.readers.read(b.Context(), func(conn *sqlite.Conn) error {
+	err := s.readers.read(b.Context(), func(conn db.Conn) error {
 		const query = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'event'"
 		for row, err := range conn.Rows(query) {
 			if err != nil {
@@ -113,7 +113,7 @@ func searched(b *testing.B) *Store {
 	}
 	s := open(b, Options{Dir: dir, Daemon: true, MaxEvents: 1 << 40})
 	var there int64
-	err := s.readers.read(b.Context(), func(conn *sqlite.Conn) error {
+	err := s.readers.read(b.Context(), func(conn db.Conn) error {
 		c, err := readCounters(conn)
 		there = c.events
 		return err
@@ -170,7 +170,7 @@ func indexAnew(b *testing.B, s *Store) {
 	cpu, began := processorTime(), time.Now()
 	newTestIndexer(s).all(b)
 	took, spent := time.Since(began), processorTime()-cpu
-	err := s.readers.read(b.Context(), func(conn *sqlite.Conn) error {
+	err := s.readers.read(b.Context(), func(conn db.Conn) error {
 		octets, err := searchOctets(conn)
 		if err != nil {
 			return err

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"postern/mail"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -94,7 +94,7 @@ func TestSearchWithoutIndexIsBounded(t *testing.T) {
 func TestSearchPlans(t *testing.T) {
 	s := open(t, Options{})
 	const columns = "SELECT n, kind, id, session, login, sender, rcpt, data FROM event "
-	err := s.readers.read(t.Context(), func(conn *sqlite.Conn) error {
+	err := s.readers.read(t.Context(), func(conn db.Conn) error {
 		for _, query := range []string{
 			eventNumber,
 			columns + "NOT INDEXED WHERE n >= 1 AND n < 2 ORDER BY n DESC LIMIT 1",
@@ -106,6 +106,7 @@ func TestSearchPlans(t *testing.T) {
 			"SELECT n FROM search_late WHERE n >= 1 AND n < 2 ORDER BY n",
 			"SELECT n FROM search_terms WHERE n >= 1 AND n < 2 ORDER BY n LIMIT 3",
 		} {
+			fileOnly(t)
 			for row, err := range conn.Rows("EXPLAIN QUERY PLAN " + query) {
 				if err != nil {
 					return fmt.Errorf("%s: %w", query, err)
@@ -188,7 +189,7 @@ func TestIndexIsTrimmed(t *testing.T) {
 
 func octetsOfIndex(t *testing.T, s *Store) (n int64) {
 	t.Helper()
-	err := s.readers.read(t.Context(), func(conn *sqlite.Conn) (err error) {
+	err := s.readers.read(t.Context(), func(conn db.Conn) (err error) {
 		n, err = searchOctets(conn)
 		return err
 	})

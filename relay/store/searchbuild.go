@@ -5,7 +5,7 @@ import (
 	"math/bits"
 	"slices"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // newSegment is a segment with its rows, not yet written.
@@ -15,7 +15,7 @@ type newSegment struct {
 }
 
 // eventRows runs a query for events that need not be there for long.
-func eventRows(conn *sqlite.Conn, query string, args ...any) events {
+func eventRows(conn db.Conn, query string, args ...any) events {
 	return func(yield func(*indexedEvent, error) bool) {
 		for row, err := range conn.Rows(query, args...) {
 			var e indexedEvent
@@ -34,7 +34,7 @@ func eventRows(conn *sqlite.Conn, query string, args ...any) events {
 const eventNumber = "SELECT n, kind, id, session, login, sender, rcpt, data FROM event WHERE n = ?"
 
 // eventsNumbered reads events one by one; those that are gone are left out.
-func eventsNumbered(conn *sqlite.Conn, numbers []int64) events {
+func eventsNumbered(conn db.Conn, numbers []int64) events {
 	return func(yield func(*indexedEvent, error) bool) {
 		for _, n := range numbers {
 			for e, err := range eventRows(conn, eventNumber, n) {
@@ -130,7 +130,7 @@ func sortPostings(all []posting) {
 }
 
 // readDocs reads the numbers of all events of a segment.
-func readDocs(conn *sqlite.Conn, s *segment) (docs []int64, err error) {
+func readDocs(conn db.Conn, s *segment) (docs []int64, err error) {
 	for row, err := range conn.Rows("SELECT data FROM search_docs WHERE n >= ? AND n < ? ORDER BY n", s.key(0),
 		s.key(1<<rowBits)) {
 		if err != nil {
@@ -149,7 +149,7 @@ func readDocs(conn *sqlite.Conn, s *segment) (docs []int64, err error) {
 }
 
 // readRow reads one row with words.
-func readRow(conn *sqlite.Conn, s *segment, part int) (data []byte, err error) {
+func readRow(conn db.Conn, s *segment, part int) (data []byte, err error) {
 	found := false
 	for row, err := range conn.Rows("SELECT data FROM search_terms WHERE n = ?", s.key(part)) {
 		if err != nil {
@@ -208,6 +208,11 @@ func (x *Indexer) replace(ctx context.Context, epoch int64, news []*newSegment, 
 	return err
 }
 
+var (
+	putSearchDocs  = upsert("search_docs", 1, "n", "data")
+	putSearchTerms = upsert("search_terms", 1, "n", "data")
+)
+
 // searchRow is one row to be written.
 type searchRow struct {
 	insert string
@@ -229,10 +234,10 @@ func (x *Indexer) writeRows(ctx context.Context, epoch int64, news []*newSegment
 		s.id = next
 		next++
 		for i, data := range s.docRows {
-			rows = append(rows, searchRow{"INSERT OR REPLACE INTO search_docs VALUES (?, ?)", s.key(i), data})
+			rows = append(rows, searchRow{putSearchDocs, s.key(i), data})
 		}
 		for i, data := range s.termRows {
-			rows = append(rows, searchRow{"INSERT OR REPLACE INTO search_terms VALUES (?, ?)", s.key(i), data})
+			rows = append(rows, searchRow{putSearchTerms, s.key(i), data})
 		}
 	}
 	for len(rows) > 0 {
@@ -260,7 +265,7 @@ func (x *Indexer) writeRows(ctx context.Context, epoch int64, news []*newSegment
 
 // nextID returns a number that no row of any segment has.
 func (x *Indexer) nextID(ctx context.Context) (next int64, err error) {
-	err = x.s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = x.s.readers.read(ctx, func(conn db.Conn) error {
 		next, _, err = conn.Int(`SELECT 1 + max(coalesce((SELECT max(id) FROM search_segment), 0),
 			coalesce((SELECT max(n) >> 8 FROM search_docs), 0), coalesce((SELECT max(n) >> 8 FROM search_terms), 0))`)
 		return err

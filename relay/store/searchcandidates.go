@@ -6,13 +6,13 @@ import (
 	"slices"
 	"sort"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // candidates gives the numbers of events that probably have all of some words, the newest first, each once. Segments
 // are opened when their time has come.
 type candidates struct {
-	conn        *sqlite.Conn
+	conn        db.Conn
 	hashes      []uint64
 	since       int64
 	before      int64      // those from here on were given
@@ -31,7 +31,7 @@ type openSegment struct {
 	next  int64 // number of the last found one
 }
 
-func newCandidates(conn *sqlite.Conn, terms []string, since, before int64) (*candidates, error) {
+func newCandidates(conn db.Conn, terms []string, since, before int64) (*candidates, error) {
 	c := &candidates{conn: conn, since: since, before: before}
 	for _, t := range terms {
 		c.hashes = append(c.hashes, termHash(t))

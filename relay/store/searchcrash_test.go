@@ -13,7 +13,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -21,7 +21,7 @@ import (
 // "+ID" of each message that is stored with its events, and "i" of each piece of work of the indexer.
 func childIndex(dir string) error {
 	ctx := context.Background()
-	s, err := Open(ctx, Options{Dir: dir, Daemon: true})
+	s, err := openNoted(ctx, Options{Dir: dir, Daemon: true})
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func TestKillWhileIndexing(t *testing.T) {
 			t.Errorf("round %d: no mail was taken while %d pieces of work were done", round, pieces)
 		}
 		checkAfterKill(t, dir, added, nil, nil)
-		s, err := Open(t.Context(), Options{Dir: dir, Daemon: true})
+		s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +169,7 @@ func wholeIndex(t *testing.T, s *Store) {
 		t.Errorf("%d rows of no segment", left)
 	}
 	state := indexed(t, s)
-	err := s.readers.read(t.Context(), func(conn *sqlite.Conn) error {
+	err := s.readers.read(t.Context(), func(conn db.Conn) error {
 		segments, err := readSegments(conn)
 		if err != nil {
 			return err

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -103,9 +103,9 @@ func (x *Indexer) step(ctx context.Context, now time.Time, busy bool) (did bool,
 }
 
 // look reads the state of the index, and what f wants to know beside it.
-func (x *Indexer) look(ctx context.Context, f func(conn *sqlite.Conn, state searchState) error) (state searchState,
+func (x *Indexer) look(ctx context.Context, f func(conn db.Conn, state searchState) error) (state searchState,
 	err error) {
-	err = x.s.readers.snapshot(ctx, func(conn *sqlite.Conn) error {
+	err = x.s.readers.snapshot(ctx, func(conn db.Conn) error {
 		if state, err = readSearchState(conn); err != nil {
 			return err
 		}
@@ -132,7 +132,7 @@ func (x *Indexer) write(ctx context.Context, epoch int64, change func(t *tx, sta
 // addNew indexes the events behind those that are indexed.
 func (x *Indexer) addNew(ctx context.Context, now time.Time, busy bool) (bool, error) {
 	until := int64(0)
-	state, err := x.look(ctx, func(conn *sqlite.Conn, state searchState) (err error) {
+	state, err := x.look(ctx, func(conn db.Conn, state searchState) (err error) {
 		if until = state.high; state.high == state.done {
 			until, err = newUntil(conn, state.done, now, busy)
 		}
@@ -154,7 +154,7 @@ func (x *Indexer) addNew(ctx context.Context, now time.Time, busy bool) (bool, e
 
 // newUntil says up to where new events are worth a batch. Those of the last moments are left: others may come yet that
 // lie before them.
-func newUntil(conn *sqlite.Conn, from int64, now time.Time, busy bool) (int64, error) {
+func newUntil(conn db.Conn, from int64, now time.Time, busy bool) (int64, error) {
 	settled := now.Add(-settleFor).UnixNano()
 	full, ok, err := conn.Int("SELECT n FROM event NOT INDEXED WHERE n >= ? AND n < ? ORDER BY n LIMIT 1 OFFSET ?",
 		from, settled, batchEvents-1)
@@ -184,7 +184,7 @@ func newUntil(conn *sqlite.Conn, from int64, now time.Time, busy bool) (int64, e
 // addOld indexes events that were there before the index, the newest first.
 func (x *Indexer) addOld(ctx context.Context, _ time.Time, _ bool) (bool, error) {
 	floor := int64(0)
-	state, err := x.look(ctx, func(conn *sqlite.Conn, state searchState) (err error) {
+	state, err := x.look(ctx, func(conn db.Conn, state searchState) (err error) {
 		if floor = state.floor; state.floor < state.low {
 			return nil
 		}
@@ -215,7 +215,7 @@ func (x *Indexer) addOld(ctx context.Context, _ time.Time, _ bool) (bool, error)
 // add indexes the events of a range, and then says so.
 func (x *Indexer) add(ctx context.Context, epoch, from, until int64, then func(*searchState)) error {
 	var built []*newSegment
-	err := x.s.readers.read(ctx, func(conn *sqlite.Conn) (err error) {
+	err := x.s.readers.read(ctx, func(conn db.Conn) (err error) {
 		built, err = buildSegments(eventRows(conn,
 			"SELECT n, kind, id, session, login, sender, rcpt, data FROM event NOT INDEXED WHERE n >= ? AND n < ? "+
 				"ORDER BY n", from, until))
@@ -237,7 +237,7 @@ const lateAtOnce = 4096
 func (x *Indexer) addLate(ctx context.Context, now time.Time, busy bool) (bool, error) {
 	var built []*newSegment
 	var late []int64
-	state, err := x.look(ctx, func(conn *sqlite.Conn, state searchState) (err error) {
+	state, err := x.look(ctx, func(conn db.Conn, state searchState) (err error) {
 		late, err = list(conn, number, "SELECT n FROM search_late ORDER BY n LIMIT ?", lateAtOnce)
 		few := len(late) < fewEvents || busy && len(late) < lateAtOnce
 		if err != nil || len(late) == 0 || few && late[len(late)-1] > now.Add(-fewFor).UnixNano() {
@@ -260,13 +260,13 @@ func (x *Indexer) addLate(ctx context.Context, now time.Time, busy bool) (bool, 
 	})
 }
 
-func number(row *sqlite.Stmt) (int64, error) { return row.Int(0), nil }
+func number(row db.Row) (int64, error) { return row.Int(0), nil }
 
 // rewrite writes a segment anew of whose events some were changed.
 func (x *Indexer) rewrite(ctx context.Context, now time.Time, _ bool) (bool, error) {
 	var of *segment
 	var built []*newSegment
-	state, err := x.look(ctx, func(conn *sqlite.Conn, _ searchState) error {
+	state, err := x.look(ctx, func(conn db.Conn, _ searchState) error {
 		all, err := list(conn, scanSegment, "SELECT "+segmentColumns+" FROM search_segment WHERE rewrite > 0")
 		if err != nil {
 			return err
@@ -318,7 +318,7 @@ func (s *Store) Reindex(ctx context.Context) error {
 			}
 		}
 		return t.Run("INSERT INTO search_state VALUES (1, 1, ?1, ?1, ?1, ?1) ON CONFLICT (k) DO UPDATE SET "+
-			"epoch = epoch + 1, floor = ?1, low = ?1, done = ?1, high = ?1", next)
+			"epoch = search_state.epoch + 1, floor = ?1, low = ?1, done = ?1, high = ?1", next)
 	})
 	return wrap(err, "begin the index of the trace anew")
 }

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // Segments are merged, four of about the same size into one. From the last size on they stay as they are.
@@ -18,7 +18,7 @@ const mergeOf = 4
 func (x *Indexer) merge(ctx context.Context, _ time.Time, _ bool) (bool, error) {
 	var of []*segment
 	var built *newSegment
-	state, err := x.look(ctx, func(conn *sqlite.Conn, _ searchState) error {
+	state, err := x.look(ctx, func(conn db.Conn, _ searchState) error {
 		all, err := readSegments(conn)
 		if err != nil {
 			return err
@@ -91,7 +91,7 @@ func toMerge(all []*segment) []*segment {
 }
 
 // mergeSegments makes one segment of several, without events that are gone. nil: none is left.
-func mergeSegments(conn *sqlite.Conn, of []*segment) (*newSegment, error) {
+func mergeSegments(conn db.Conn, of []*segment) (*newSegment, error) {
 	docs, places, err := mergeDocs(conn, of)
 	if err != nil || len(docs) == 0 {
 		return nil, err
@@ -119,7 +119,7 @@ func mergeSegments(conn *sqlite.Conn, of []*segment) (*newSegment, error) {
 const gonePlace = -1
 
 // mergeDocs returns the events of segments that are still there, each once, and the new place of each.
-func mergeDocs(conn *sqlite.Conn, of []*segment) (docs []int64, places [][]int, err error) {
+func mergeDocs(conn db.Conn, of []*segment) (docs []int64, places [][]int, err error) {
 	each := make([][]int64, len(of))
 	for i, s := range of {
 		if each[i], err = readDocs(conn, s); err != nil {
@@ -153,7 +153,7 @@ func mergeDocs(conn *sqlite.Conn, of []*segment) (docs []int64, places [][]int, 
 }
 
 // appendPart appends what a segment has of a row of the new one.
-func appendPart(conn *sqlite.Conn, words []posting, s *segment, places []int, part, parts int) ([]posting, error) {
+func appendPart(conn db.Conn, words []posting, s *segment, places []int, part, parts int) ([]posting, error) {
 	whole := segment{parts: parts}
 	from, end := uint64(0), whole.end(part)>>ordinalBits
 	if part > 0 {

@@ -6,13 +6,13 @@ import (
 	"slices"
 	"time"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // sweep removes some rows of segments that are not there any more, or that a crash left unfinished.
 func (x *Indexer) sweep(ctx context.Context, _ time.Time, _ bool) (bool, error) {
 	var left []leftover
-	state, err := x.look(ctx, func(conn *sqlite.Conn, state searchState) (err error) {
+	state, err := x.look(ctx, func(conn db.Conn, state searchState) (err error) {
 		if state.epoch != x.swept {
 			left, err = leftovers(conn)
 		}
@@ -42,7 +42,7 @@ type leftover struct {
 }
 
 // leftovers looks for up to sweepRows of them: in each table, between the rows of any two segments.
-func leftovers(conn *sqlite.Conn) (left []leftover, err error) {
+func leftovers(conn db.Conn) (left []leftover, err error) {
 	segments, err := readSegments(conn)
 	if err != nil {
 		return nil, err

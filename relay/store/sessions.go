@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // ConsoleSession is a browser that somebody has logged in with.
@@ -57,7 +57,7 @@ func putSession(t *tx, c ConsoleSession) error {
 
 const selectSessions = "SELECT name, generation, created, used, strong, client, digest FROM console_session"
 
-func scanSession(row *sqlite.Stmt) (ConsoleSession, error) {
+func scanSession(row db.Row) (ConsoleSession, error) {
 	c := ConsoleSession{Name: row.Text(0), Generation: row.Int(1), Created: fromNano(row.Int(2)),
 		Used: fromNano(row.Int(3)), Strong: fromNano(row.Int(4)), Client: row.Text(5)}
 	copy(c.Digest[:], row.Blob(6))
@@ -76,7 +76,7 @@ func (s *Store) ConsoleSessions(ctx context.Context, name string, began, used ti
 // ConsoleSession returns a session and its user; ErrNoSession if there is none, or if something has happened to the
 // user that ended it.
 func (s *Store) ConsoleSession(ctx context.Context, digest [32]byte) (c ConsoleSession, u ConsoleUser, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		found, err := list(conn, scanSession, selectSessions+" WHERE digest = ?", digest[:])
 		if err == nil && len(found) == 0 {
 			err = ErrNoSession

@@ -3,32 +3,38 @@ package store
 import (
 	"context"
 
-	"postern/relay/store/internal/db"
+	"postern/relay/store/internal/postgres"
 	"postern/relay/upstream/account"
 )
 
-// schemaSharedAccounts keeps, on PostgreSQL, what nodes share of the accounts at upstreams: slots, rates, pauses and
-// probes, in one row for each account. Rows are few and hot: room on their pages lets them be updated in place, and they
-// are vacuumed after a few hundred updates.
+// schemaSharedAccounts is for PostgreSQL alone. It keeps what nodes share of the accounts at upstreams: slots, rates,
+// pauses and probes, in one row for each account. Rows are few and hot: room on their pages lets them be updated in
+// place, and they are vacuumed after a few hundred updates.
 const schemaSharedAccounts = `
 CREATE TABLE upstream_shared (
-	upstream TEXT NOT NULL,
-	account  TEXT NOT NULL,
-	version  INTEGER NOT NULL,
-	state    BLOB NOT NULL,
-	forget   INTEGER NOT NULL, -- ns of the database's clock
+	upstream bytea  NOT NULL,
+	account  bytea  NOT NULL,
+	version  bigint NOT NULL,
+	state    bytea  NOT NULL,
+	forget   bigint NOT NULL, -- nanoseconds since 1970 by the server's clock
 	PRIMARY KEY (upstream, account)
 ) WITH (fillfactor = 20, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0,
 	autovacuum_vacuum_cost_delay = 0);
 `
 
-// sharedAccounts implements account.Shared on PostgreSQL, in one round trip.
-type sharedAccounts struct {
-	// ask runs f on a connection on which each statement is a transaction of its own.
-	ask func(ctx context.Context, f func(db.Conn) error) error
-}
+// SharedAccounts keeps what nodes share of the accounts at upstreams in PostgreSQL.
+type SharedAccounts struct{ ask askServer }
 
-var _ account.Shared = (*sharedAccounts)(nil)
+var _ account.Shared = (*SharedAccounts)(nil)
+
+// SharedAccounts is what nodes share of the accounts at upstreams; nil with SQLite, whose one daemon shares with nobody.
+func (s *Store) SharedAccounts() *SharedAccounts {
+	e, ok := s.engine.(*server)
+	if !ok {
+		return nil
+	}
+	return &SharedAccounts{e.ask}
+}
 
 // swapAccounts replaces rows whose version is still the one asked for. Rows are locked in the order of their keys, so
 // that nodes do not wait for each other in a circle. A row that another node replaces at the same time is read as that
@@ -69,8 +75,8 @@ SELECT (swapped IS NOT NULL)::int, coalesce(swapped, version),
 	CASE WHEN swapped IS NULL AND version <> seen THEN state END, now
 FROM found, clock ORDER BY n`
 
-// Swap implements account.Shared.
-func (s *sharedAccounts) Swap(ctx context.Context, rows []account.Row) (answers []account.Answer, now int64, err error) {
+// Swap implements account.Shared, in one round trip.
+func (s *SharedAccounts) Swap(ctx context.Context, rows []account.Row) (answers []account.Answer, now int64, err error) {
 	n := len(rows)
 	upstreams, accounts, states := make([]string, n), make([]string, n), make([][]byte, n)
 	versions, forget := make([]int64, n), make([]int64, n)
@@ -78,12 +84,15 @@ func (s *sharedAccounts) Swap(ctx context.Context, rows []account.Row) (answers 
 		upstreams[i], accounts[i], states[i] = r.Upstream, r.Account, r.State
 		versions[i], forget[i] = r.Version, r.Forget
 	}
-	err = s.ask(ctx, func(conn db.Conn) error {
+	err = s.ask(ctx, func(conn *postgres.Conn) error {
 		answers = make([]account.Answer, 0, n)
-		for row, err := range conn.Rows(swapAccounts, upstreams, accounts, versions, states, forget) {
-			if err != nil {
-				return err
-			}
+		// Not Rows: that would give the rows of a SELECT before it is committed.
+		results, err := conn.Pipeline(ctx, []postgres.Call{{Query: swapAccounts,
+			Args: []any{upstreams, accounts, versions, states, forget}}})
+		if err != nil {
+			return err
+		}
+		for row := range results[0].Rows() {
 			a := account.Answer{Swapped: row.Bool(0), Version: row.Int(1), State: row.Blob(2)}
 			answers, now = append(answers, a), row.Int(3)
 		}
@@ -92,14 +101,16 @@ func (s *sharedAccounts) Swap(ctx context.Context, rows []account.Row) (answers 
 	return answers, now, wrap(err, "share the accounts of upstreams with other nodes")
 }
 
-// forgetAccounts deletes rows that nobody has missed for a day, a thousand at a time. It reports whether there may be
-// more.
-func (s *sharedAccounts) forgetAccounts(ctx context.Context) (more bool, err error) {
-	err = s.ask(ctx, func(conn db.Conn) error {
+// forgetAtOnce is how many rows Forget deletes in one statement.
+const forgetAtOnce = 1000
+
+// Forget deletes rows that nobody has missed for a day. It reports whether there may be more.
+func (s *SharedAccounts) Forget(ctx context.Context) (more bool, err error) {
+	err = s.ask(ctx, func(conn *postgres.Conn) error {
 		err := conn.Run(`DELETE FROM upstream_shared WHERE ctid IN (SELECT ctid FROM upstream_shared
 			WHERE forget < (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint - 86400000000000
-			LIMIT 1000 FOR UPDATE SKIP LOCKED)`)
-		more = err == nil && conn.Changes() == 1000
+			LIMIT ? FOR UPDATE SKIP LOCKED)`, forgetAtOnce)
+		more = err == nil && conn.Changes() == forgetAtOnce
 		return err
 	})
 	return more, wrap(err, "forget accounts that nobody uses")

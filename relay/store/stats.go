@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"postern/relay/stats"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 var _ stats.Sink = (*Store)(nil)
@@ -197,7 +197,7 @@ func (s *Store) pruneStats(ctx context.Context, table *statTable, by stats.Dimen
 func (s *Store) boundStats(ctx context.Context, table *statTable, most int64) (total int64, err error) {
 	for {
 		var rows, oldest int64
-		err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
+		err := s.readers.read(ctx, func(conn db.Conn) error {
 			rows, oldest, err = oldestStats(conn, table)
 			return err
 		})
@@ -217,7 +217,7 @@ func (s *Store) boundStats(ctx context.Context, table *statTable, most int64) (t
 	}
 }
 
-func oldestStats(conn *sqlite.Conn, table *statTable) (rows, oldest int64, err error) {
+func oldestStats(conn db.Conn, table *statTable) (rows, oldest int64, err error) {
 	if rows, _, err = conn.Int("SELECT n FROM stat_count WHERE name = ?", table.name); err != nil {
 		return 0, 0, err
 	}

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"postern/relay/stats"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // Statistics answers a query as of now. Errors that wrap stats.ErrQuery are for whoever asks. Whole days are read as
@@ -22,7 +22,7 @@ func (s *Store) Statistics(ctx context.Context, q stats.Query, now time.Time) (*
 	}
 	defer done()
 	b := stats.NewBuilder(q)
-	err = s.lookups.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.lookups.read(ctx, func(conn db.Conn) error {
 		for _, p := range statParts(q) {
 			if err := p.read(conn, q, b); err != nil {
 				return err
@@ -52,7 +52,7 @@ func statParts(q stats.Query) []statPart {
 	return []statPart{{statHours, since, firstDay * 24}, {statDays, firstDay, endDay}, {statHours, endDay * 24, until}}
 }
 
-func (p statPart) read(conn *sqlite.Conn, q stats.Query, b *stats.Builder) error {
+func (p statPart) read(conn db.Conn, q stats.Query, b *stats.Builder) error {
 	if q.OnlyKey == nil {
 		return p.add(conn, b, p.table.sums, int(q.Stored()), p.since, p.until)
 	}
@@ -64,7 +64,7 @@ func (p statPart) read(conn *sqlite.Conn, q stats.Query, b *stats.Builder) error
 	return nil
 }
 
-func (p statPart) add(conn *sqlite.Conn, b *stats.Builder, query string, args ...any) error {
+func (p statPart) add(conn db.Conn, b *stats.Builder, query string, args ...any) error {
 	for row, err := range conn.Rows(query, args...) {
 		if err != nil {
 			return err

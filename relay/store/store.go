@@ -32,6 +32,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"postern/auth"
+	"postern/relay/config"
 	"postern/relay/seal"
 	"postern/relay/store/internal/sqlite"
 )
@@ -47,6 +49,13 @@ type Options struct {
 	Dir    string // data directory; its parent must exist
 	Daemon bool   // take the lock that only one process may have
 	Logger *slog.Logger
+
+	URL      config.StoreURL // the zero value is the file in Dir; what follows is for a server alone
+	Password auth.Secret     // of the user in URL; "": none
+	SealKey  auth.Secret     // 32 octets that seal what is secret, the same on all nodes
+	Node     string          // this node's name, which no other has
+	Degraded string          // what becomes of new mail while the server is away, such as config.DegradedRefuse
+	unusable error           // why Password or SealKey could not be read
 
 	MaxBytes  int64 // octets of queued contents from which Add answers queue.ErrFull; 0: no limit
 	MinFree   int64 // octets that must stay free on the file system for Add; at least minFloor, negative: none
@@ -67,21 +76,21 @@ var (
 // Store is one SQLite file. Its methods are safe for concurrent use.
 type Store struct {
 	opts   Options
-	path   string
 	log    *slog.Logger
 	unlock func()
+	engine engine
+	clock  *clock // of the engine
 
 	writer  *writer
 	readers *readers // of mail
 	lookups *readers // of people who look at trace, statistics, audit and alerts
-	space   space
-	reserve *reserve // of the daemon; nil: none
 	sealer  *seal.Sealer
 	privacy atomic.Pointer[privacyInForce] // nil: addresses are kept
 	told    atomic.Uint64                  // events that were appended here
 	pace    *pace                          // of people who search; nil: they are in another process than mail
 
-	running  sync.WaitGroup // the writer's goroutine and the checkpointer
+	member   *membership    // among the nodes; nil: SQLite, or a command
+	running  sync.WaitGroup // the writer's goroutine
 	closed   sync.Once
 	closeErr error
 }
@@ -97,11 +106,13 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if o.unusable != nil {
+		return nil, o.unusable
+	}
 	if err := prepareDir(o.Dir); err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, path: filepath.Join(o.Dir, FileName), log: o.Logger, unlock: func() {}}
-	s.space.dir, s.space.floor = o.Dir, o.MinFree
+	s := &Store{opts: o, log: o.Logger, unlock: func() {}}
 	if o.Daemon {
 		unlock, err := lockFile(filepath.Join(o.Dir, LockName))
 		if err != nil {
@@ -109,7 +120,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		}
 		s.unlock, s.pace = unlock, newPace()
 	}
-	err := s.open()
+	err := s.open(ctx)
 	if err == nil {
 		if err = s.sealKeys(ctx); err != nil {
 			err = errors.Join(err, s.Close())
@@ -137,39 +148,31 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-func (s *Store) open() error {
-	if err := prepareFile(s.path); err != nil {
-		return err
-	}
+func (s *Store) open(ctx context.Context) error {
 	var err error
-	if s.sealer, err = OpenSealer(s.opts.Dir); err != nil {
+	if s.sealer, err = s.opts.Sealer(); err != nil {
 		return err
 	}
-	conn, err := openMain(s.path)
-	if err != nil {
-		return explain(s.path, err)
+	f := &fuse{log: s.log}
+	if s.opts.URL.Server() {
+		s.engine = newServer(s.opts, f)
+	} else {
+		s.engine = newFile(s.opts, f)
 	}
-	if s.opts.Daemon {
-		if err := recoverLog(conn); err != nil {
-			conn.Close()
-			return explain(s.path, err)
-		}
+	s.clock = s.engine.time()
+	if err := s.engine.open(ctx); err != nil {
+		return err
 	}
-	ckpt, err := openConn(s.path)
-	if err == nil && s.opts.Daemon {
-		s.reserve, err = openReserve(s.path)
-	}
-	if err != nil {
-		if ckpt != nil {
-			ckpt.Close()
-		}
-		conn.Close()
-		return explain(s.path, err)
-	}
-	s.readers, s.lookups = newReaders(s.path, maxReaders), newReaders(s.path, maxLookups)
-	s.writer = newWriter(conn, s.log)
+	s.readers = newReaders(s.engine.reader, s.engine.snapshot(), maxReaders)
+	s.lookups = newReaders(s.engine.reader, s.engine.snapshot(), maxLookups)
+	s.engine.readBy(s.readers)
+	s.writer = newWriter(s.engine, f)
 	s.running.Go(s.writer.run)
-	s.running.Go(func() { s.writer.checkpoints(ckpt) })
+	if e, ok := s.engine.(*server); ok && s.opts.Daemon {
+		if err := s.joinNodes(ctx, e); err != nil {
+			return errors.Join(err, s.Close())
+		}
+	}
 	return nil
 }
 
@@ -179,11 +182,11 @@ func (s *Store) Hurry() { s.writer.hurry() }
 // Close lets running writes end, copies the log into the file and closes everything.
 func (s *Store) Close() error {
 	s.closed.Do(func() {
+		left := s.leaveNodes()
 		s.writer.stop()
 		s.running.Wait()
-		s.closeErr = errors.Join(s.readers.close(), s.lookups.close())
-		s.writer.lastCheckpoint(s.opts.Daemon)
-		s.closeErr = errors.Join(s.closeErr, s.writer.conn.Close(), s.reserve.close())
+		s.closeErr = errors.Join(left, s.readers.close(), s.lookups.close())
+		s.closeErr = errors.Join(s.closeErr, s.engine.close())
 		s.unlock()
 	})
 	return s.closeErr

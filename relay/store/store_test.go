@@ -14,7 +14,7 @@ func open(t testing.TB, o Options) *Store {
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
 	}
-	s, err := Open(t.Context(), o)
+	s, err := Open(t.Context(), at(t, o))
 	if err != nil {
 		t.Fatal(err)
 	}

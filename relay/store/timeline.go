@@ -5,7 +5,7 @@ import (
 	"iter"
 	"slices"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -28,7 +28,7 @@ func (s *Store) Timeline(ctx context.Context, by, id string) (all []trace.Event,
 		return nil, false, wrap(err, "read the trace of %s", id)
 	}
 	defer done()
-	err = s.lookups.snapshot(ctx, func(conn *sqlite.Conn) error {
+	err = s.lookups.snapshot(ctx, func(conn db.Conn) error {
 		l := searching{conn: conn}
 		var sessions []string
 		byNumber := map[int64]trace.Event{}

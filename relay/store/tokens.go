@@ -8,7 +8,7 @@ import (
 	"net/netip"
 	"time"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // APIToken is what a program proves with who it is.
@@ -63,7 +63,7 @@ func (s *Store) AddToken(ctx context.Context, k APIToken) error {
 	return wrap(err, "token %q", k.Name)
 }
 
-func scanToken(row *sqlite.Stmt) (APIToken, error) {
+func scanToken(row db.Row) (APIToken, error) {
 	k := APIToken{Name: row.Text(1), Used: fromNano(row.Int(3))}
 	copy(k.Digest[:], row.Blob(0))
 	var d tokenData

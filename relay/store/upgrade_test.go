@@ -15,11 +15,12 @@ import (
 // A database of the version before has its accounts, its queue and its trace; what is new begins empty, and old events
 // are found before and after they are indexed.
 func TestUpgrade(t *testing.T) {
+	fileOnly(t)
 	whole, dir := migrations, t.TempDir()
 	t.Cleanup(func() { migrations = whole })
-	before := slices.Index(migrations, schemaLockout) + 1
+	before := slices.Index(migrations, migration{both: schemaLockout}) + 1
 	migrations = migrations[:before:before]
-	s, err := Open(t.Context(), Options{Dir: dir, Daemon: true})
+	s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +81,7 @@ func TestUpgrade(t *testing.T) {
 	find("indexed")
 	open(t, Options{Dir: dir}) // a second process
 	migrations = migrations[:before:before]
-	if _, err := Open(t.Context(), Options{Dir: dir}); err == nil {
+	if _, err := Open(t.Context(), at(t, Options{Dir: dir})); err == nil {
 		t.Error("the version before opens it")
 	}
 }

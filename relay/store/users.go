@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"postern/auth"
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 var _ auth.UserStore = (*Store)(nil)
@@ -22,7 +22,7 @@ var ErrExists = errors.New("exists already")
 // keys, and of the queue by a person or by a process that is not the daemon. A topic that never changed is not there.
 func (s *Store) Generations(ctx context.Context) (map[string]int64, error) {
 	all := map[string]int64{}
-	err := s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err := s.readers.read(ctx, func(conn db.Conn) error {
 		for row, err := range conn.Rows("SELECT topic, n FROM generation") {
 			if err != nil {
 				return err
@@ -34,8 +34,9 @@ func (s *Store) Generations(ctx context.Context) (map[string]int64, error) {
 	return all, wrap(err, "look for changes")
 }
 
-func bump(conn *sqlite.Conn, topic string) error {
-	return conn.Run("INSERT INTO generation VALUES (?, 1) ON CONFLICT (topic) DO UPDATE SET n = n + 1", topic)
+func bump(conn db.Conn, topic string) error {
+	return conn.Run("INSERT INTO generation VALUES (?, 1) ON CONFLICT (topic) DO UPDATE SET "+
+		"n = generation.n + 1", topic)
 }
 
 // userData is how a user is stored, beside the login. auth.User's own JSON would hide the hash.
@@ -63,7 +64,7 @@ func encodeUser(u auth.User) (string, error) {
 	return string(b), err
 }
 
-func scanUser(row *sqlite.Stmt) (auth.User, error) {
+func scanUser(row db.Row) (auth.User, error) {
 	login := row.Text(0)
 	var d userData
 	if err := json.Unmarshal(row.Blob(1), &d); err != nil {
@@ -142,12 +143,12 @@ func (s *Store) ChangeUsers(ctx context.Context, logins []string, change func(u 
 	})
 }
 
-func storeUser(conn *sqlite.Conn, login, data string) error {
+func storeUser(conn db.Conn, login, data string) error {
 	return conn.Run("INSERT INTO user VALUES (?, ?) ON CONFLICT (login) DO UPDATE SET data = excluded.data", login,
 		data)
 }
 
-func getUser(conn *sqlite.Conn, login string) (auth.User, error) {
+func getUser(conn db.Conn, login string) (auth.User, error) {
 	users, err := list(conn, scanUser, "SELECT login, data FROM user WHERE login = ?", login)
 	if err == nil && len(users) == 0 {
 		err = auth.ErrUnknownLogin
@@ -169,7 +170,7 @@ func hasUser(t *tx, login string) error {
 
 // User implements auth.UserStore.
 func (s *Store) User(ctx context.Context, login string) (u auth.User, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		u, err = getUser(conn, login)
 		return err
 	})
@@ -196,6 +197,11 @@ func (s *Store) DeleteUser(ctx context.Context, login string, check func(auth.Us
 		if check != nil {
 			if err := check(u); err != nil {
 				return refuse(err)
+			}
+		}
+		if e, ok := s.engine.(*server); ok {
+			if err := e.lockLimits(t, login); err != nil {
+				return err
 			}
 		}
 		for _, table := range []string{"user", "limit_state", "known", "known_count", "scram_keys", "cram_keys",
@@ -240,7 +246,7 @@ func (s *Store) putSecret(ctx context.Context, name string, secret []byte, query
 // secret reads one, nil if there is none. One that an earlier version stored in clear, told by its length, is sealed
 // now.
 func (s *Store) secret(ctx context.Context, name string, n int) (secret []byte, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		for row, err := range conn.Rows("SELECT value FROM secret WHERE name = ?", name) {
 			if err != nil {
 				return err

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"postern/relay/store/internal/sqlite"
+	"postern/relay/store/internal/db"
 )
 
 // schema4: what waits for the same upstreams is in order of login, so that logins take turns when it is woken. Held
@@ -25,7 +25,7 @@ func (s *Store) Wake(ctx context.Context, waitingFor string, now time.Time, limi
 				return err
 			}
 			for _, id := range ids {
-				if err := t.Run("UPDATE message SET next = ?, waiting_for = '' WHERE id = ?", unixNano(now),
+				if err := t.Run("UPDATE message SET next = ?, waiting_for = '' WHERE id = ?", s.clock.nano(now),
 					id); err != nil {
 					return err
 				}
@@ -44,7 +44,7 @@ func (s *Store) Wake(ctx context.Context, waitingFor string, now time.Time, limi
 }
 
 // sleepers returns up to limit messages that wait for the same, as even a number of each login as there is.
-func sleepers(conn *sqlite.Conn, waitingFor string, limit int) (ids []string, err error) {
+func sleepers(conn db.Conn, waitingFor string, limit int) (ids []string, err error) {
 	logins, err := list(conn, text, `SELECT login FROM message INDEXED BY message_waiting
 		WHERE waiting_for = ?1 AND waiting_for <> '' AND held = 0 ORDER BY login LIMIT 1`, waitingFor)
 	if err != nil || len(logins) == 0 {
@@ -91,7 +91,7 @@ func sleepers(conn *sqlite.Conn, waitingFor string, limit int) (ids []string, er
 
 // WaitedFor implements queue.Store. Each name is one seek.
 func (s *Store) WaitedFor(ctx context.Context, after string, limit int) (names []string, err error) {
-	err = s.readers.read(ctx, func(conn *sqlite.Conn) error {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
 		for len(names) < limit {
 			next, err := list(conn, text, `SELECT waiting_for FROM message INDEXED BY message_waiting
 				WHERE waiting_for > ?1 AND waiting_for <> '' AND held = 0 ORDER BY waiting_for LIMIT 1`, after)

@@ -2,12 +2,9 @@ package store
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"postern/relay/store/internal/sqlite"
 )
 
 // How writes are gathered. Under load a commit waits for as many writes as the last ones had, so that
@@ -26,6 +23,7 @@ const (
 // by then, it costs them a second try, since that is undone.
 type op struct {
 	run  func(*tx) error
+	bulk bulk // how a server runs it with others; nil: it cannot
 	lazy bool
 	cost int64 // octets of contents, or rows where lazy
 
@@ -44,11 +42,10 @@ type refusal struct{ error }
 
 func refuse(err error) error { return refusal{err} }
 
-// writer owns the connection that writes. One goroutine runs the transactions; another one, with a
-// connection of its own, checkpoints.
+// writer gathers writes and hands them to the engine. One goroutine runs the transactions.
 type writer struct {
-	conn *sqlite.Conn // of the writer's goroutine
-	log  *slog.Logger
+	*fuse
+	transactor // of the writer's goroutine
 
 	mu        sync.Mutex
 	urgent    []*op         // guarded by mu
@@ -58,35 +55,22 @@ type writer struct {
 	wanted    int           // guarded by mu; so many urgent ones wake the writer
 	closed    bool          // guarded by mu
 
-	complained time.Time // guarded by mu; of a checkpoint that did not work
-
-	kick chan struct{} // look again
-
-	failed       atomic.Pointer[failure]
-	commits      atomic.Uint64
-	checkpointed atomic.Uint64
+	kick    chan struct{} // look again
+	commits atomic.Uint64
 
 	// Of the writer's goroutine.
 	maxWait time.Duration // gatherFor
 	batch   int           // how many urgent writes to expect at once
 	streak  int           // commits in a row that got their batch without waiting to the end
-	pages   int           // written to the log since it was last copied
-	logged  bool          // written to the log since it was last emptied
-	emptied time.Time     // when it was
-
-	full   chan struct{} // asks for a checkpoint
-	finish atomic.Bool   // the checkpointer left a small rest, to be copied between two transactions
 }
 
-func newWriter(conn *sqlite.Conn, log *slog.Logger) *writer {
-	conn.PagesWritten() // those of the schema are no message's
+func newWriter(t transactor, f *fuse) *writer {
 	return &writer{
-		conn: conn, log: log, wanted: 1, lazyWait: lazyFor, batch: 1, maxWait: gatherFor,
-		kick: make(chan struct{}, 1), full: make(chan struct{}, 1),
+		fuse: f, transactor: t, wanted: 1, lazyWait: lazyFor, batch: 1, maxWait: gatherFor, kick: make(chan struct{}, 1),
 	}
 }
 
-// stop makes the writer and the checkpointer end after all writes that wait.
+// stop makes the writer end after all writes that wait.
 func (w *writer) stop() {
 	w.mu.Lock()
 	w.closed = true
@@ -156,16 +140,12 @@ func (w *writer) enqueue(o *op) error {
 
 // run is the writer's goroutine.
 func (w *writer) run() {
-	defer close(w.full)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for w.await(timer) {
 		w.gather(timer)
 		ops := w.take()
-		if w.finish.Swap(false) {
-			w.pages = 0
-			w.checkpoint(w.conn)
-		}
+		w.between()
 		w.commit(ops)
 	}
 }
@@ -188,16 +168,24 @@ func (w *writer) await(timer *time.Timer) bool {
 			case <-w.kick:
 			case <-timer.C:
 			}
-		case w.logged:
-			timer.Reset(max(idleFor, emptyEvery-time.Since(w.emptied)))
-			select {
-			case <-w.kick:
-			case <-timer.C:
-				w.emptyLog()
-			}
 		default:
-			<-w.kick
+			w.idle(timer)
 		}
+	}
+}
+
+// idle waits for a write, and lets the engine tidy up meanwhile.
+func (w *writer) idle(timer *time.Timer) {
+	after, wanted := w.rest()
+	if !wanted {
+		<-w.kick
+		return
+	}
+	timer.Reset(after)
+	select {
+	case <-w.kick:
+	case <-timer.C:
+		w.tidy()
 	}
 }
 

@@ -81,7 +81,7 @@ func TestWaitingWritesShareOneCommit(t *testing.T) {
 func TestSyncsUnderLoad(t *testing.T) {
 	s := open(t, Options{})
 	syncs := 0
-	if err := s.writer.conn.OnSync(func() error { syncs++; return nil }); err != nil {
+	if err := ofFile(t, s).conn.OnSync(func() error { syncs++; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	const messages = 1000
@@ -239,7 +239,7 @@ func TestContextTakesBackAWaitingWrite(t *testing.T) {
 
 func TestCloseLetsWritesEndAndRefusesNewOnes(t *testing.T) {
 	dir := t.TempDir()
-	s, err := Open(t.Context(), Options{Dir: dir})
+	s, err := Open(t.Context(), at(t, Options{Dir: dir}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,12 +279,12 @@ func TestCloseLetsWritesEndAndRefusesNewOnes(t *testing.T) {
 func TestLogBeginsAnew(t *testing.T) {
 	s := open(t, Options{})
 	load(t, s, 4, 1<<20, 150)
-	size, err := fileSize(s.path + "-wal")
+	size, err := fileSize(ofFile(t, s).path + "-wal")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.writer.checkpointed.Load() == 0 || size > 4*logSize {
-		t.Errorf("%d checkpoints, the log has %d MB after 150 MB", s.writer.checkpointed.Load(), size>>20)
+	if ofFile(t, s).checkpointed.Load() == 0 || size > 4*logSize {
+		t.Errorf("%d checkpoints, the log has %d MB after 150 MB", ofFile(t, s).checkpointed.Load(), size>>20)
 	}
 }
 

@@ -33,7 +33,8 @@ func (u *submission) handOff(ctx context.Context) (mail.Reply, error) {
 		return u.enqueue(ctx)
 	}
 	m.Attempts = 1
-	results := u.service.attempt(slot, u)
+	lease := new(queue.Lease) // nobody else can have what is not stored
+	results := u.service.attempt(slot, u, lease)
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -43,17 +44,17 @@ func (u *submission) handOff(ctx context.Context) (mail.Reply, error) {
 	case <-timer.C:
 	case <-u.service.Stopping: // a client that waits longer than the shutdown would be cut off without an answer
 	}
-	return u.adopt(ctx, results, slot.Release)
+	return u.adopt(ctx, lease, results, slot.Release)
 }
 
 // attempt begins an attempt that outlives the session if it must. Wait waits for it.
-func (s *Service) attempt(slot queue.Slot, u *submission) <-chan []mail.Result {
+func (s *Service) attempt(slot queue.Slot, u *submission, lease *queue.Lease) <-chan []mail.Result {
 	m, content, octets := u.message, u.content, u.octets
 	results := make(chan []mail.Result, 1)
 	octets.hold()
 	s.attempts.Go(func() {
 		defer octets.release()
-		results <- slot.Attempt(s.lifetime, m, content, nil)
+		results <- slot.Attempt(s.lifetime, m, content, lease, nil)
 	})
 	return results
 }
@@ -110,9 +111,11 @@ func (u *submission) enqueue(ctx context.Context) (mail.Reply, error) {
 }
 
 // adopt makes the message durable while its first attempt is still under way.
-func (u *submission) adopt(ctx context.Context, results <-chan []mail.Result, release func()) (mail.Reply, error) {
+func (u *submission) adopt(
+	ctx context.Context, lease *queue.Lease, results <-chan []mail.Result, release func(),
+) (mail.Reply, error) {
 	at := time.Now()
-	return u.durable(at, u.service.Queue.Adopt(ctx, u.message, u.content, results, release))
+	return u.durable(at, u.service.Queue.Adopt(ctx, u.message, u.content, lease, results, release))
 }
 
 // durable answers for a message that was given to the queue at a moment: attempts, which may be quick, come after it in

@@ -10,8 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"time"
 
 	"postern/mail"
@@ -152,7 +150,7 @@ func Tokens(ctx context.Context, c *config.Config, block config.Upstream) (sourc
 		}
 		return source, source.Close, nil
 	}
-	source, err = outbound.NewTokens(c.DataDir, block, c.SendsForOthers(&block), s, silent)
+	source, err = outbound.NewTokens(c, block, s, silent)
 	if err != nil {
 		return nil, nil, errors.Join(err, s.Close())
 	}
@@ -161,10 +159,7 @@ func Tokens(ctx context.Context, c *config.Config, block config.Upstream) (sourc
 
 // openStore opens the store beside the daemon; nil: there is none yet.
 func openStore(ctx context.Context, c *config.Config) (*relaystore.Store, error) {
-	if _, err := os.Stat(filepath.Join(c.DataDir, relaystore.FileName)); errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	return relaystore.Open(ctx, relaystore.Options{Dir: c.DataDir, Logger: slog.New(slog.DiscardHandler)})
+	return relaystore.OpenThere(ctx, relaystore.Of(c))
 }
 
 // Whole tries an upstream for all senders that are configured, each step of a way to a login for a third of total.

@@ -79,6 +79,8 @@ type Transaction struct {
 	Last   bool
 	// Received is when it was submitted: what has its Message-ID and is older is another message. Zero: not known.
 	Received time.Time
+	// Left is how long the message is still ours to send; see Spare. nil: for good.
+	Left func() time.Duration
 	// Taken is called between two transactions of one message, with the results so far of the recipients that it was
 	// taken for. nil: nobody wants to know.
 	Taken func([]mail.Result)

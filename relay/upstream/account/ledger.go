@@ -15,7 +15,7 @@ import (
 // nothing is open any more when the lease ends in the database: a cancelled Send waits at most 10 s for the reply to a
 // whole message, and one clock may run a little faster than another.
 const (
-	leaseTime  = 30 * time.Second
+	leaseTime  = 40 * time.Second
 	renewAfter = 3 * time.Second
 	cutBefore  = 15 * time.Second
 	wishTime   = 3 * time.Second // of a node that has nothing yet and wishes for something

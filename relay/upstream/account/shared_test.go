@@ -263,7 +263,7 @@ func TestSlotsOfADeadNodeReturn(t *testing.T) {
 		a, b := two(t, accounttest.New(time.Hour), p)
 		within(t, 2*time.Second, "a has all slots", func() bool { a.begin(); return len(a.sending) == 2 })
 		a.die()
-		within(t, 35*time.Second, "b has all slots", func() bool { b.begin(); return len(b.sending) == 2 })
+		within(t, 45*time.Second, "b has all slots", func() bool { b.begin(); return len(b.sending) == 2 })
 		b.close(t)
 	})
 }
@@ -283,7 +283,7 @@ func TestLeaseEndsWithoutTheDatabase(t *testing.T) {
 			t.Error("what is leased may not be used")
 		}
 		a.end(works)
-		time.Sleep(11 * time.Second)
+		time.Sleep(21 * time.Second)
 		synctest.Wait()
 		if a.begin() || a.sending[0].bound.Err() == nil {
 			t.Error("a lease that cannot be renewed is used on")

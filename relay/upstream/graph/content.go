@@ -8,8 +8,10 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"postern/mail"
+	"postern/relay/upstream"
 )
 
 // message is what is to be sent: the header, in memory, and the body wherever it is.
@@ -37,6 +39,7 @@ type payload struct {
 	head    []byte // prefix, fields, blank line
 	content mail.Content
 	body    int64
+	spare   func() time.Duration // see upstream.Transaction.Spare; nil: for good
 }
 
 // compose puts prefix and header together, with a Bcc field of ours in the place of any other.
@@ -72,6 +75,7 @@ type encoder struct {
 	enc  []byte
 	out  []byte // part of enc that is not handed out yet
 
+	spare    func() time.Duration // of the payload
 	released bool
 
 	gone atomic.Bool // every octet was handed out
@@ -79,7 +83,7 @@ type encoder struct {
 }
 
 func (p *payload) open() (*encoder, error) {
-	e := &encoder{head: p.head, left: p.size()}
+	e := &encoder{head: p.head, left: p.size(), spare: p.spare}
 	n := int(min(int64(block), e.left))
 	e.raw, e.enc = make([]byte, n), make([]byte, base64.StdEncoding.EncodedLen(n))
 	body, err := p.openBody()
@@ -114,8 +118,8 @@ var (
 	errReleased = errors.New("the request is over")
 )
 
-// Read implements io.Reader. An error of the content stops the request before its end, so that Graph gets no cut
-// message.
+// Read implements io.Reader. An error of the content, or the end of the lease, stops the request before its end, so
+// that Graph gets no cut message.
 func (e *encoder) Read(dst []byte) (int, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -149,6 +153,9 @@ func (e *encoder) fill() error {
 			err = errShort
 		}
 		return err
+	}
+	if e.left == int64(len(raw)) && e.spare != nil && e.spare() <= 0 {
+		return upstream.ErrLease // its end would complete the message
 	}
 	e.left -= int64(len(raw))
 	e.out = e.enc[:base64.StdEncoding.EncodedLen(len(raw))]

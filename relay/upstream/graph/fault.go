@@ -75,6 +75,11 @@ func contentFault(err error) *fault {
 		reply: mail.R(451, "4.3.0", "the message cannot be read now"), err: err}
 }
 
+// leaseFault: the message may be somebody else's by now, and Graph does not have it.
+func leaseFault(stage mail.Stage) *fault {
+	return &fault{stage: stage, class: mail.Deferral, ours: true, reply: upstream.ReplyLease, err: upstream.ErrLease}
+}
+
 // signFault: there is no unsigned send, and no bounce for a key of ours.
 func signFault(err error) *fault {
 	r, ok := mail.ReplyFor(err)
@@ -106,6 +111,9 @@ func (u *Upstream) lost(ctx context.Context, err error, gone bool) *fault {
 	} else if f := u.unreached(err); f != nil && !gone { // an alert behind the request is no refusal of TLS
 		return f
 	}
+	if errors.Is(err, upstream.ErrLease) && !gone {
+		return leaseFault(mail.StageData)
+	}
 	f := &fault{stage: mail.StageData, class: mail.Deferral, err: err,
 		reply: mail.R(451, "4.4.2", "%s %s", u.host, describe(err))}
 	f.ours = errors.Is(err, errStopped)
@@ -124,6 +132,8 @@ func timedOut(err error) bool {
 
 func describe(err error) string {
 	switch {
+	case errors.Is(err, upstream.ErrLease):
+		return "was left because the lease of the message ran out"
 	case errors.Is(err, errStopped):
 		return "was left because we are shutting down or out of time"
 	case errors.Is(err, errTimeout), timedOut(err):

@@ -325,10 +325,20 @@ func (c *drafting) sendOnce(ctx context.Context) (*answer, *fault) {
 	// A transport of ours tells when it has written the request. Another is taken to have done so at once.
 	var traced, wrote atomic.Bool
 	gone := func() bool { return !traced.Load() || wrote.Load() }
+	if c.a.t.Spare() <= 0 {
+		return nil, leaseFault(mail.StageData)
+	}
 	ctx, release := u.guard(ctx, gone)
 	defer release()
+	ctx, breakOff := context.WithCancelCause(ctx)
+	defer breakOff(nil)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn:      func(string) { traced.Store(true) },
+		GetConn: func(string) { traced.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { // to connect may have taken long
+			if c.a.t.Spare() <= 0 {
+				breakOff(upstream.ErrLease)
+			}
+		},
 		WroteHeaders: func() { wrote.Store(true) },
 	})
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.mailboxURL(c.a.mailbox)+c.path+"/send", http.NoBody)

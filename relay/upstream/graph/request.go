@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/upstream"
 	"postern/relay/upstream/internal/scrub"
 )
 
@@ -57,6 +58,8 @@ func (u *Upstream) post(ctx context.Context, mailbox, token string, p *payload) 
 	a, err := u.do(req, token)
 	e := latest.Load()
 	switch failed := e.failed(); {
+	case errors.Is(failed, upstream.ErrLease):
+		return nil, leaseFault(mail.StageData)
 	case failed != nil: // whatever is said of the part that was sent
 		return nil, contentFault(failed)
 	case err != nil:

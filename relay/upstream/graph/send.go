@@ -54,7 +54,7 @@ type attempt struct {
 func (a *attempt) run(ctx context.Context) {
 	for _, step := range []func(context.Context) *fault{a.prepare, a.fetchToken, a.lookUp, a.sign} {
 		if f := step(ctx); f != nil {
-			a.fail(a.withoutResult(), f)
+			a.fail(a.withoutResult(), a.excused(f))
 			return
 		}
 	}
@@ -63,6 +63,7 @@ func (a *attempt) run(ctx context.Context) {
 		if f == nil || f.uncertain && a.lookOnce(ctx, batch) {
 			continue
 		}
+		f = a.excused(f)
 		a.fail(a.notFound(batch), f)
 		if !f.class.Permanent() { // of those behind nothing was sent
 			f.uncertain = false
@@ -70,6 +71,15 @@ func (a *attempt) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// excused is a fault, or that the lease ran out where nothing was said: what took too long may have done so while we
+// were stopped, and says nothing about Graph.
+func (a *attempt) excused(f *fault) *fault {
+	if f.uncertain || f.answered || f.rule != nil || f.class.Permanent() || a.t.Spare() > 0 {
+		return f
+	}
+	return leaseFault(f.stage)
 }
 
 // prepare reads and checks the message without asking Graph.
@@ -180,11 +190,15 @@ func (a *attempt) withoutResult() []int {
 
 // send makes one request for some recipients and, after a refused token, one more.
 func (a *attempt) send(ctx context.Context, batch []int) *fault {
+	if a.t.Spare() <= 0 {
+		return leaseFault(mail.StageMail)
+	}
 	var bcc mail.Field
 	if blind := a.blind(batch); len(blind) > 0 {
 		bcc = bccField(a.t.Recipients, blind)
 	}
 	p := a.message.compose(a.prefix, bcc)
+	p.spare = a.t.Spare
 	if f := a.fits(p.size()); f != nil {
 		return f
 	}

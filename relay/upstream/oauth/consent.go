@@ -315,6 +315,9 @@ func (c *Consent) store(ctx context.Context, r *response) error {
 			return pressureError(codeStore, "the store does not take the consent", err)
 		}
 	}
+	if err := c.s.o.Grants.Consented(ctx); err != nil { // they look at the store now and then
+		c.s.o.Logger.Warn("other processes do not hear of the consent at once", "err", err)
+	}
 	c.s.learn(g)
 	c.s.Forget()
 	return nil

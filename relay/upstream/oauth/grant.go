@@ -23,6 +23,10 @@ type GrantStore interface {
 	// SaveGrant replaces the grant if it still has this version (0: if there is none) and returns the new version;
 	// ErrGrantChanged if somebody else has written.
 	SaveGrant(ctx context.Context, upstream string, sealed []byte, version int64) (int64, error)
+	// Consented tells the other processes that a person has consented.
+	Consented(ctx context.Context) error
+	// Ahead is how far the clock that all nodes share is ahead of this machine's.
+	Ahead() time.Duration
 }
 
 // Errors of a GrantStore.
@@ -31,7 +35,9 @@ var (
 	ErrGrantChanged = errors.New("the grant was changed by somebody else")
 )
 
-// grant is what is sealed: what a person has consented to, and the access token that nodes share.
+// grant is what is sealed: what a person has consented to, and the access token that nodes share. What is sealed has
+// its times by the clock that nodes share, and a grant in memory by ours: else a node whose clock is ahead would take
+// over the lease of one that refreshes, and the server would see a refresh token twice.
 type grant struct {
 	ClientID  string    `json:"client_id"`
 	Refresh   string    `json:"refresh"`
@@ -47,6 +53,25 @@ type grant struct {
 
 	Lease   time.Time `json:"lease,omitzero"` // until then Leasing refreshes, and others wait
 	Leasing string    `json:"leasing,omitempty"`
+}
+
+// times are all that a grant has.
+func (g *grant) times() []*time.Time {
+	return []*time.Time{&g.Consented, &g.Refreshed, &g.Ends, &g.Expiry, &g.Got, &g.Lease}
+}
+
+// shift moves all times by d.
+func (g *grant) shift(d time.Duration) {
+	for _, t := range g.times() {
+		if !t.IsZero() {
+			*t = t.Add(d)
+		}
+	}
+}
+
+// leased reports whether another node refreshes. A lease that ends too late was made while a clock was wrong.
+func (g *grant) leased(node string, now time.Time) bool {
+	return g.Leasing != node && now.Before(g.Lease) && !g.Lease.After(now.Add(2*leaseFor))
 }
 
 // take puts a response into the grant. A response without a refresh token leaves the one there is (RFC 6749 §6).
@@ -151,6 +176,7 @@ func (s *Source) readGrant(ctx context.Context) (*grant, int64, *Error) {
 	if err := json.Unmarshal(plain, g); err != nil {
 		return nil, version, s.fault(codeNoGrant, "the stored consent cannot be read", fixLogin)
 	}
+	g.shift(-s.o.Grants.Ahead())
 	if e := s.suits(g); e != nil {
 		return nil, version, e
 	}
@@ -182,7 +208,9 @@ func (s *Source) configured() grant {
 
 // saveGrant seals and writes; the errors are the store's.
 func (s *Source) saveGrant(ctx context.Context, g *grant, version int64) (int64, error) {
-	plain, err := json.Marshal(g)
+	shared := *g
+	shared.shift(s.o.Grants.Ahead())
+	plain, err := json.Marshal(&shared)
 	if err != nil {
 		return 0, err
 	}
@@ -229,6 +257,12 @@ func (m *MemoryGrants) SaveGrant(_ context.Context, upstream string, sealed []by
 	m.at[upstream]++
 	return m.at[upstream], nil
 }
+
+// Consented is of GrantStore.
+func (m *MemoryGrants) Consented(context.Context) error { return nil }
+
+// Ahead is of GrantStore.
+func (m *MemoryGrants) Ahead() time.Duration { return 0 }
 
 // sealLabel binds a grant to its upstream.
 func sealLabel(upstream string) string { return "postern grant\x00" + upstream }

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// leaseFor is how long a node may take to refresh; then another takes over. It is above timeout, and a late first
-	// answer still finds its place (see savePending).
+	// leaseFor is how long a node may take to refresh; then another takes over. It is twice timeout: who asks has all
+	// of timeout left. A late first answer still finds its place (see savePending).
 	leaseFor = time.Minute
 	// leasePoll is how often those that wait for another node look.
 	leasePoll = time.Second
@@ -53,6 +53,9 @@ func (s *Source) refresh(ctx context.Context, not []Secret) (Token, *Error) {
 		if g.Leasing != s.node {
 			return g.token(), nil
 		}
+		if time.Until(g.Lease) < leaseFor-timeout {
+			continue // we were stopped meanwhile: when we have asked, another node may have the lease
+		}
 		r, e := s.askAgain(ctx, g)
 		if e == nil {
 			next := *g
@@ -80,7 +83,7 @@ func (s *Source) claim(ctx context.Context, not []Secret) (*grant, int64, *Error
 			g.Leasing = ""
 			return g, version, nil
 		}
-		if now.Before(g.Lease) && g.Leasing != s.node {
+		if g.leased(s.node, now) {
 			if !sleep(ctx, leasePoll) {
 				return nil, 0, pressureError(codeStore, "another node is fetching a token and does not finish",
 					context.Cause(ctx))

@@ -268,8 +268,10 @@ func (c *conn) reply(d time.Duration, keep bool) (mail.Reply, error) {
 }
 
 // write writes b within Timeouts.DataBlock.
-func (c *conn) write(b []byte) error {
-	c.due.write(c.u.cfg.Timeouts.DataBlock)
+func (c *conn) write(b []byte) error { return c.writeWithin(c.u.cfg.Timeouts.DataBlock, b) }
+
+func (c *conn) writeWithin(d time.Duration, b []byte) error {
+	c.due.write(d)
 	_, err := c.rw.Write(b)
 	if err != nil {
 		c.broken = true

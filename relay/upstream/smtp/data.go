@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postern/mail"
+	"postern/relay/upstream"
 )
 
 const (
@@ -111,8 +112,9 @@ func (x *transaction) data(b []byte) {
 			x.unsendable(err)
 			return
 		}
-		x.writeMessage(b)
-		x.final()
+		if x.writeMessage(b) {
+			x.final()
+		}
 		return
 	}
 	x.upload(func(u *upload) error { return u.stuffed(x.content) })
@@ -120,21 +122,31 @@ func (x *transaction) data(b []byte) {
 	x.endUpload()
 }
 
-// writeMessage writes a flight that ends with the last octet of the message.
-func (x *transaction) writeMessage(b []byte) {
-	if x.gone = x.write(b); x.gone {
+// writeMessage writes a flight that ends with the last octet of the message, while the lease has time for it. false:
+// nothing was written, and the transaction is over.
+func (x *transaction) writeMessage(b []byte) bool {
+	spare := x.t.Spare()
+	if spare <= 0 {
+		x.unsendable(upstream.ErrLease)
+		return false
+	}
+	if x.gone = x.writeWithin(min(x.c.u.cfg.Timeouts.DataBlock, spare), b); x.gone {
 		x.c.due.commit()
 	}
+	return true
 }
 
-// unsendable ends the transaction because of the content. The connection goes with it: a message is never ended early.
+// unsendable ends the transaction because of the content, or because the message may be somebody else's by now. The
+// connection goes with it: a message is never ended early.
 func (x *transaction) unsendable(err error) {
 	x.c.broken = true
 	if x.fault != nil && x.fault.err == nil {
 		return // the upstream refused before, which stands
 	}
-	x.fault = contentFault(err)
-	if errors.Is(err, errBareLine) {
+	switch x.fault = contentFault(err); {
+	case errors.Is(err, upstream.ErrLease):
+		x.fault = leaseFault(mail.StageData)
+	case errors.Is(err, errBareLine):
 		x.fault = &fault{stage: mail.StageData, class: mail.MessageFault, ours: true, err: err,
 			reply: mail.R(550, "5.6.0", "the message has lines that do not end in CRLF, which DATA cannot carry")}
 	}
@@ -191,16 +203,17 @@ func (x *transaction) endUpload() {
 // upload is the writing of a large message by a goroutine of its own.
 type upload struct {
 	c       *conn
+	t       *upstream.Transaction
 	proceed chan bool   // whether the last of two chunks may go; closed: no
 	last    atomic.Bool // the last write has begun
 	done    chan struct{}
 	err     error // valid when done
-	ours    bool  // err is the content's
+	ours    bool  // err is the content's, or the lease's
 }
 
 // upload starts to write. While it lasts, reading has no deadline: that is set when the last octet is out.
 func (x *transaction) upload(produce func(*upload) error) *upload {
-	u := &upload{c: x.c, done: make(chan struct{}), proceed: make(chan bool, 1)}
+	u := &upload{c: x.c, t: x.t, done: make(chan struct{}), proceed: make(chan bool, 1)}
 	x.up = u
 	u.c.due.startUpload()
 	go func() { // endUpload waits for it
@@ -211,10 +224,12 @@ func (x *transaction) upload(produce func(*upload) error) *upload {
 	return u
 }
 
-func (u *upload) write(b []byte) error {
+func (u *upload) write(b []byte) error { return u.writeWithin(u.c.u.cfg.Timeouts.DataBlock, b) }
+
+func (u *upload) writeWithin(d time.Duration, b []byte) error {
 	for len(b) > 0 {
 		n := min(len(b), blockSize)
-		u.c.due.write(u.c.u.cfg.Timeouts.DataBlock)
+		u.c.due.write(d)
 		if _, err := u.c.rw.Write(b[:n]); err != nil {
 			return err
 		}
@@ -223,14 +238,19 @@ func (u *upload) write(b []byte) error {
 	return nil
 }
 
-// end writes what completes the message.
+// end writes what completes the message, while the lease has time for it.
 func (u *upload) end(b []byte) error {
 	n := max(0, len(b)-blockSize)
 	if err := u.write(b[:n]); err != nil {
 		return err
 	}
+	spare := u.t.Spare()
+	if spare <= 0 {
+		u.ours = true
+		return upstream.ErrLease
+	}
 	u.last.Store(true)
-	return u.write(b[n:])
+	return u.writeWithin(min(u.c.u.cfg.Timeouts.DataBlock, spare), b[n:])
 }
 
 // content marks an error as the content's.

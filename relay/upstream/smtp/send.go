@@ -89,12 +89,19 @@ func (a *attempt) run(ctx context.Context) {
 		a.pending[i] = i
 	}
 	for len(a.pending) > 0 {
+		if a.t.Spare() <= 0 {
+			a.fail(a.pending, leaseFault(mail.StageConnect))
+			return
+		}
 		c, f := a.slot.connect(ctx)
 		if f == nil {
 			a.notes = append(a.notes, c.takeNotes()...)
 			f = a.begin(ctx, c)
 		}
 		if f != nil {
+			if f.rule == nil && a.t.Spare() <= 0 { // what ran out may have done so while we were stopped
+				f = leaseFault(f.stage)
+			}
 			a.notes = append(a.notes, f.notes...)
 			a.fail(a.pending, f)
 			return
@@ -315,6 +322,12 @@ func signFault(err error) *fault {
 		r = mail.R(451, "4.7.5", "the message cannot be signed now")
 	}
 	return &fault{stage: mail.StageSign, class: mail.Deferral, ours: true, reply: r, err: err}
+}
+
+// leaseFault: the message may be somebody else's by now, and this upstream does not have it.
+func leaseFault(stage mail.Stage) *fault {
+	return &fault{stage: stage, class: mail.Deferral, ours: true, reply: upstream.ReplyLease,
+		err: upstream.ErrLease}
 }
 
 func contentFault(err error) *fault {

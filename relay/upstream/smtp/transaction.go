@@ -96,8 +96,7 @@ func (x *transaction) pipelined() {
 		}
 	case x.content.size() <= inlineLimit:
 		b = x.appendChunk(b)
-		x.writeMessage(b)
-		if x.readReplies() {
+		if x.writeMessage(b) && x.readReplies() {
 			x.final()
 		}
 	default:
@@ -140,8 +139,10 @@ func (x *transaction) step(b []byte, stage mail.Stage, d time.Duration) (mail.Re
 }
 
 // write sends one flight. After an error the replies are read all the same: they may say why.
-func (x *transaction) write(b []byte) bool {
-	if x.writeErr = x.c.write(b); x.writeErr != nil {
+func (x *transaction) write(b []byte) bool { return x.writeWithin(x.c.u.cfg.Timeouts.DataBlock, b) }
+
+func (x *transaction) writeWithin(d time.Duration, b []byte) bool {
+	if x.writeErr = x.c.writeWithin(d, b); x.writeErr != nil {
 		x.c.due.linger()
 	}
 	return x.writeErr == nil
@@ -357,8 +358,11 @@ func (x *transaction) lost(stage mail.Stage, err error) {
 	}
 	// The upstream may have the message when all of it was written and somebody may have been accepted.
 	f.uncertain = x.gone && (x.accepted > 0 || stage != mail.StageDot)
-	if f.uncertain {
+	switch {
+	case f.uncertain:
 		f.reply.Text += "; the message may have been taken"
+	case !x.gone && x.t.Spare() <= 0: // time went by for us, not for the upstream
+		f = leaseFault(stage)
 	}
 	x.fail(f)
 }

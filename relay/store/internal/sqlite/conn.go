@@ -17,6 +17,8 @@ import (
 
 	"modernc.org/libc"
 	lib "modernc.org/sqlite/lib"
+
+	"postern/relay/store/internal/db"
 )
 
 // Result codes that callers tell apart (primary ones; the upper bits refine them).
@@ -56,10 +58,30 @@ func CodeOf(err error) int {
 	return 0
 }
 
-// IsTaken reports that a row was not inserted since its integer key is another row's.
-func IsTaken(err error) bool {
-	e, ok := errors.AsType[*Error](err)
-	return ok && (e.Code == lib.SQLITE_CONSTRAINT_PRIMARYKEY || e.Code == lib.SQLITE_CONSTRAINT_ROWID)
+// Kind implements db.Error.
+func (e *Error) Kind() db.Kind {
+	switch e.Code {
+	case lib.SQLITE_CONSTRAINT_PRIMARYKEY, lib.SQLITE_CONSTRAINT_ROWID:
+		return db.Taken
+	case lib.SQLITE_IOERR_WRITE, lib.SQLITE_IOERR_SHMSIZE, lib.SQLITE_IOERR_TRUNCATE:
+		if e.Errno == syscall.ENOSPC || e.Errno == syscall.EDQUOT || e.Errno == syscall.EFBIG {
+			return db.Full
+		}
+	case lib.SQLITE_IOERR_NOMEM, lib.SQLITE_IOERR_LOCK, lib.SQLITE_IOERR_SHMLOCK, lib.SQLITE_IOERR_RDLOCK,
+		lib.SQLITE_IOERR_UNLOCK:
+		return db.Other
+	}
+	switch e.Primary() {
+	case Interrupt:
+		return db.Interrupted
+	case Busy:
+		return db.Busy
+	case Full:
+		return db.Full
+	case IOErr, Corrupt, NotADB, ReadOnly:
+		return db.Damaged
+	}
+	return db.Other
 }
 
 // Conn is one connection to a database file.
@@ -209,8 +231,8 @@ func (c *Conn) Run(query string, args ...any) error {
 
 // Rows runs a query and gives each of its rows, valid until the next, or the error that ends it. A statement that
 // changes something has to be read to its end. The same query must not run within the loop.
-func (c *Conn) Rows(query string, args ...any) iter.Seq2[*Stmt, error] {
-	return func(yield func(*Stmt, error) bool) {
+func (c *Conn) Rows(query string, args ...any) iter.Seq2[db.Row, error] {
+	return func(yield func(db.Row, error) bool) {
 		s, err := c.prepare(query)
 		if err != nil {
 			yield(nil, err)
@@ -233,12 +255,12 @@ func (c *Conn) Rows(query string, args ...any) iter.Seq2[*Stmt, error] {
 
 // Int runs a query that gives one number; ok is false when it gives no row or NULL.
 func (c *Conn) Int(query string, args ...any) (n int64, ok bool, err error) {
-	for s, err := range c.Rows(query, args...) {
+	for row, err := range c.Rows(query, args...) {
 		if err != nil {
 			return 0, false, err
 		}
-		if lib.Xsqlite3_column_type(c.tls, s.p, 0) != lib.SQLITE_NULL {
-			n, ok = s.Int(0), true
+		if lib.Xsqlite3_column_type(c.tls, row.(*Stmt).p, 0) != lib.SQLITE_NULL {
+			n, ok = row.Int(0), true
 		}
 	}
 	return n, ok, nil

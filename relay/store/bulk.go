@@ -1,0 +1,434 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"postern/mail"
+	"postern/relay/queue"
+	"postern/relay/store/internal/db"
+	"postern/relay/store/internal/postgres"
+)
+
+// bulk is a write that a server does together with others, a statement for all of a kind, all in one round trip. It
+// needs no lock but those of its rows, so that nodes do not wait for each other: each statement says in which state it
+// wants its rows.
+type bulk interface {
+	// join puts the write into a batch. It reports false where it must run alone, after all that is in the batch.
+	join(b *batch, answer answers) bool
+}
+
+// answers are where a batch says what became of its writes.
+type answers struct {
+	results []error
+	i       int
+}
+
+func (a answers) say(err error) { a.results[a.i] = err }
+
+// batch gathers writes of a transaction as columns, since a statement takes arrays.
+type batch struct {
+	*server
+	parts  map[int64]bool    // of content that must be there
+	calls  map[string]*stack // by statement
+	order  []string          // statements, in the order that they are sent
+	busy   map[string]bool   // messages that are in it: a statement changes a row once
+	events map[int64]bool    // numbers
+	adds   counters          // to the counters
+}
+
+// stack is the rows of one statement.
+type stack struct {
+	columns []any // *[]int64, *[]string or *[][]byte
+	answers map[string]answers
+}
+
+// row adds a row to a statement.
+func (b *batch) row(query string, values ...any) *stack {
+	s := b.calls[query]
+	if s == nil {
+		s = &stack{answers: map[string]answers{}}
+		b.calls[query] = s
+		b.order = append(b.order, query)
+		for _, v := range values {
+			switch v.(type) {
+			case int64, int, bool:
+				s.columns = append(s.columns, new([]int64))
+			case string:
+				s.columns = append(s.columns, new([]string))
+			case []byte:
+				s.columns = append(s.columns, new([][]byte))
+			}
+		}
+	}
+	for i, v := range values {
+		switch v := v.(type) {
+		case int64:
+			push(s, i, v)
+		case int:
+			push(s, i, int64(v))
+		case bool:
+			push(s, i, bit(v))
+		case string:
+			push(s, i, v)
+		case []byte:
+			push(s, i, v)
+		}
+	}
+	return s
+}
+
+func push[T any](s *stack, i int, v T) {
+	column := s.columns[i].(*[]T)
+	*column = append(*column, v)
+}
+
+func bit(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (s *stack) args() []any {
+	args := make([]any, 0, len(s.columns)+1)
+	for _, c := range s.columns {
+		switch c := c.(type) {
+		case *[]int64:
+			args = append(args, *c)
+		case *[]string:
+			args = append(args, *c)
+		case *[][]byte:
+			args = append(args, *c)
+		}
+	}
+	return args
+}
+
+// only reports whether a message is not in the batch yet, and puts it in.
+func (b *batch) only(id string) bool {
+	if b.busy[id] {
+		return false
+	}
+	b.busy[id] = true
+	return true
+}
+
+// The statements. Those of messages return which they changed.
+const (
+	bulkMessages = `INSERT INTO message SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[],
+		$5::bytea[], $6::bigint[], $7::bytea[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bytea[])`
+	bulkBodies = `INSERT INTO message_body SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[],
+		$5::bigint[], $6::bigint[], $7::bytea[], $8::bytea[], $9::bytea[])`
+	bulkContent = `INSERT INTO content SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::bytea[])`
+	bulkRemove  = `WITH gone AS (
+			DELETE FROM message m USING unnest($1::bytea[], $2::bytea[]) AS f(id, owner)
+			WHERE m.id = f.id AND m.lease_owner = f.owner AND m.lease_until > 0 RETURNING m.id, m.held
+		), body AS (
+			DELETE FROM message_body b USING gone WHERE b.id = gone.id RETURNING b.size
+		), counted AS (
+			UPDATE counter SET messages = messages - (SELECT count(*) FROM gone),
+				held = held - (SELECT count(*) FROM gone WHERE gone.held = 1),
+				bytes = bytes - (SELECT coalesce(sum(size), 0) FROM body)
+			WHERE k = $3::bigint
+		) SELECT id FROM gone`
+	bulkRecord = `WITH kept AS (
+			UPDATE message m SET next = CASE WHEN m.bounce = 1 THEN least(f.next, m.next) ELSE f.next END,
+				waiting_for = f.waiting_for, warned = f.warned, lease_owner = '', lease_until = 0
+			FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bytea[], $7::bytea[])
+				AS f(id, owner, next, waiting_for, warned, recipients, last_reply)
+			WHERE m.id = f.id AND m.lease_owner = f.owner AND m.lease_until > 0
+			RETURNING m.id, f.recipients, f.last_reply
+		), body AS (
+			UPDATE message_body b SET recipients = kept.recipients, last_reply = kept.last_reply
+			FROM kept WHERE b.id = kept.id
+		) SELECT id FROM kept`
+	bulkLease = `UPDATE message m SET attempts = m.attempts + 1, lease_owner = f.owner, lease_until = f.until,
+			waiting_for = ''
+		FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[]) AS f(id, owner, now, until)
+		WHERE m.id = f.id AND m.held = 0 AND (m.lease_until <= f.now OR m.lease_owner = f.owner) RETURNING m.id`
+	bulkExtend = `UPDATE message m SET lease_until = f.until
+		FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) AS f(id, owner, until)
+		WHERE m.id = f.id AND m.lease_owner = f.owner AND m.lease_until > 0 RETURNING m.id`
+	bulkEvents = `INSERT INTO event SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[],
+		$5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[])`
+	bulkLate = `INSERT INTO search_late SELECT n FROM unnest($1::bigint[]) AS f(n), search_state s
+		WHERE s.k = 1 AND f.n >= s.floor AND f.n < s.high ON CONFLICT DO NOTHING`
+	bulkCounters = `UPDATE counter SET messages = messages + $1::bigint, held = held + $2::bigint,
+		bytes = bytes + $3::bigint, events = events + $4::bigint, history = history + $5::bigint,
+		refusals = refusals + $6::bigint WHERE k = $7::bigint`
+)
+
+// addBulk adds messages.
+type addBulk struct {
+	s    *Store
+	rows []*row
+	size int64
+}
+
+// bulkContentMost is the size of contents, in octets, from which they are written chunk by chunk instead of being held
+// as columns.
+const bulkContentMost = 256 << 10
+
+func (a addBulk) join(b *batch, answer answers) bool {
+	if !a.s.opts.Daemon || a.size > bulkContentMost {
+		return false
+	}
+	if most := a.s.opts.MaxBytes; most > 0 && b.queued+b.adds.bytes+a.size > most {
+		return false // it is counted exactly then
+	}
+	contents := make([][]byte, len(a.rows))
+	for i, r := range a.rows {
+		if b.busy[r.m.ID] {
+			return false
+		}
+		var err error
+		if contents[i], err = octets(r.content); err != nil {
+			return false // it says so alone
+		}
+	}
+	for i, r := range a.rows {
+		b.only(r.m.ID)
+		b.add(r, contents[i])
+	}
+	answer.say(nil)
+	return true
+}
+
+func octets(c mail.Content) ([]byte, error) {
+	if b := c.Bytes(); b != nil {
+		return b, nil
+	}
+	b := make([]byte, 0, c.Size())
+	err := copyContent(c, func(data []byte) error {
+		b = append(b, data...)
+		return nil
+	})
+	return b, err
+}
+
+func (b *batch) add(r *row, content []byte) {
+	m := r.m
+	part := partOf(b.clock.nano(m.Received))
+	b.parts[part] = true
+	attempts, until := leaseOf(m, &b.clock)
+	chunks := (len(content) + chunkSize - 1) / chunkSize
+	b.row(bulkMessages, m.ID, m.Login, attempts, b.clock.nano(m.NextAttempt), m.LeaseOwner, until, m.WaitingFor, m.Held,
+		m.Bounce, m.Warned, m.HoldReason)
+	b.row(bulkBodies, m.ID, b.clock.nano(m.Received), b.clock.nano(m.Expires), int64(len(content)), part, chunks,
+		r.lastReply, r.recipients, r.fixed)
+	for n := range chunks {
+		b.row(bulkContent, part, m.ID, n, content[n*chunkSize:min((n+1)*chunkSize, len(content))])
+	}
+	b.adds.messages++
+	b.adds.bytes += int64(len(content))
+	b.adds.held += bit(m.Held)
+}
+
+// finishBulk records the outcome of a message.
+type finishBulk struct {
+	id, owner         string
+	outcome           queue.Outcome
+	recipients, reply []byte
+}
+
+func (f finishBulk) join(b *batch, answer answers) bool {
+	if len(f.outcome.Reports) > 0 || !b.only(f.id) {
+		return false
+	}
+	o := f.outcome
+	var s *stack
+	if o.Remove {
+		s = b.row(bulkRemove, f.id, f.owner)
+	} else {
+		s = b.row(bulkRecord, f.id, f.owner, b.clock.nano(o.NextAttempt), o.WaitingFor, o.Warned, f.recipients, f.reply)
+	}
+	s.answers[f.id] = answer
+	return true
+}
+
+// leaseBulk leases a message for an attempt.
+type leaseBulk struct {
+	id, owner  string
+	now, until time.Time
+}
+
+func (l leaseBulk) join(b *batch, answer answers) bool {
+	if !b.only(l.id) {
+		return false
+	}
+	b.row(bulkLease, l.id, l.owner, b.clock.nano(l.now), max(b.clock.nano(l.until), 1)).answers[l.id] = answer
+	return true
+}
+
+// extendBulk extends a lease.
+type extendBulk struct {
+	id, owner string
+	until     time.Time
+}
+
+func (e extendBulk) join(b *batch, answer answers) bool {
+	if !b.only(e.id) {
+		return false
+	}
+	b.row(bulkExtend, e.id, e.owner, max(b.clock.nano(e.until), 1)).answers[e.id] = answer
+	return true
+}
+
+// eventBulk appends events to the trace.
+type eventBulk struct{ rows []eventRow }
+
+func (e eventBulk) join(b *batch, answer answers) bool {
+	for i := range e.rows {
+		r := &e.rows[i]
+		for r.n = r.Time.UnixNano(); b.events[r.n]; r.n++ {
+		}
+		b.events[r.n] = true
+		b.row(bulkEvents, r.n, string(r.Kind), r.ID, r.Session, r.Login, r.sender, r.rcpt, r.data)
+		b.row(bulkLate, r.n)
+		b.adds.events++
+		b.adds.history += r.octets()
+		if r.Kind.IsRefusal() {
+			b.adds.refusals += r.octets()
+		}
+	}
+	answer.say(nil)
+	return true
+}
+
+// split implements transactor: what joins a batch, and what needs the lock of all nodes.
+func (s *server) split(ops []*op) (groups [][]*op) {
+	var together, others []*op
+	for _, o := range ops {
+		if o.bulk != nil {
+			together = append(together, o)
+		} else {
+			others = append(others, o)
+		}
+	}
+	for _, group := range [][]*op{together, others} {
+		if len(group) > 0 {
+			groups = append(groups, group)
+		}
+	}
+	return groups
+}
+
+// together runs writes that join a batch, and then, each alone, those that do not.
+func (s *server) together(ops []*op) (did outcome, err error) {
+	b := &batch{server: s, parts: map[int64]bool{}, calls: map[string]*stack{}, busy: map[string]bool{},
+		events: map[int64]bool{}}
+	did.results = make([]error, len(ops))
+	var rest []int
+	for i, o := range ops {
+		if !o.bulk.join(b, answers{did.results, i}) {
+			rest = append(rest, i)
+		}
+	}
+	if len(rest) < len(ops) {
+		conn, err := s.writing()
+		if err != nil {
+			return did, err
+		}
+		err = b.send(conn)
+		switch {
+		case conn.Lost():
+			if err = s.resolve(s.over(conn, err)); err != nil {
+				return did, err
+			}
+			err = b.ask()
+		case db.KindOf(err) == db.Taken && len(ops) == 1:
+			return s.try(ops) // the number of an event is another one's
+		}
+		if err != nil {
+			did.alone = true
+			return did, s.over(conn, err)
+		}
+		did.wrote = true
+	}
+	for _, i := range rest {
+		one, err := s.transact([]*op{{run: ops[i].run}})
+		if err == nil {
+			err = one.results[0]
+		}
+		did.results[i], did.wrote = err, did.wrote || one.wrote
+	}
+	return did, nil
+}
+
+// send runs the batch in one round trip and hears what became of its messages.
+func (b *batch) send(conn *postgres.Conn) error {
+	if err := b.ensure(conn); err != nil {
+		return err
+	}
+	var calls []postgres.Call
+	for _, query := range b.order {
+		args := b.calls[query].args()
+		if query == bulkRemove {
+			args = append(args, b.node.Load())
+		}
+		calls = append(calls, postgres.Call{Query: query, Args: args})
+	}
+	if c := b.adds; c != (counters{}) {
+		calls = append(calls, postgres.Call{Query: bulkCounters, Args: []any{c.messages, c.held, c.bytes, c.events,
+			c.history, c.refusals, b.node.Load()}})
+	}
+	calls = append(calls, postgres.Call{Query: "SELECT coalesce(sum(bytes), 0)::bigint FROM counter"})
+	results, err := conn.Pipeline(context.Background(), calls)
+	if err != nil {
+		return err
+	}
+	for i, query := range b.order {
+		s := b.calls[query]
+		if len(s.answers) == 0 {
+			continue
+		}
+		for row := range results[i].Rows() {
+			delete(s.answers, row.Text(0)) // it is nil already
+		}
+		for _, answer := range s.answers {
+			answer.say(queue.ErrNotFound)
+		}
+	}
+	for row := range results[len(results)-1].Rows() {
+		b.queued = row.Int(0)
+	}
+	return nil
+}
+
+// ensure makes the parts of content that are missing.
+func (b *batch) ensure(conn *postgres.Conn) error {
+	for part := range b.parts {
+		if b.known == part {
+			continue
+		}
+		if _, err := conn.Begin(); err != nil {
+			return err
+		}
+		err := conn.Run(schemaLock)
+		if err == nil {
+			err = b.makePart(conn, part)
+		}
+		if err != nil {
+			return errors.Join(err, conn.Rollback())
+		}
+		if err := conn.Commit(); err != nil {
+			return err
+		}
+		b.known = max(b.known, part)
+	}
+	return nil
+}
+
+// ask finds out, after a commit whose answer was lost but which took place, which messages were in the state that they
+// had to be in: those that are now as they were to become.
+func (b *batch) ask() error {
+	for _, query := range b.order {
+		if s := b.calls[query]; len(s.answers) > 0 {
+			return fmt.Errorf("it is not known which of %d writes took place: %w", len(s.answers), ErrAway)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,73 @@
+package store
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"postern/internal/testkit"
+	"postern/mail"
+	"postern/relay/queue"
+)
+
+// Contents go with the part of their hour, once no message needs it. A few messages that wait do not keep a part.
+func TestPartsAreDropped(t *testing.T) {
+	if onServer() {
+		t.Skip("it is run once")
+	}
+	pg := testkit.SharedPostgreSQL(t)
+	url := pg.NewDatabase(t)
+	s := open(t, ofServer(t, url, "a", true))
+	add := func(id string, age time.Duration, leased bool) {
+		m := small(id)
+		m.Message.Received = time.Now().Add(-age)
+		if leased {
+			m.Message.LeaseOwner, m.Message.LeaseUntil = "a", time.Now().Add(time.Hour)
+		}
+		m.Content = mail.BytesContent(bytes.Repeat([]byte(id), chunkSize/2))
+		if err := s.Add(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	parts := func() int {
+		return len(testkit.SQL(t, url, "SELECT 1 FROM pg_inherits WHERE inhparent = 'content'::regclass"))
+	}
+	drop := func(want, left int) {
+		t.Helper()
+		if n, err := s.DropContents(t.Context()); err != nil || n != want || parts() != left {
+			t.Errorf("%d parts dropped, %d left, want %d and %d; %v", n, parts(), want, left, err)
+		}
+	}
+	add("now", 0, false)
+	add("young", 3*time.Hour, false)
+	add("old", 30*time.Hour, false)
+	add("done", 40*time.Hour, true)
+	add("tried", 50*time.Hour, true)
+	for i := range partFew + 1 {
+		add(fmt.Sprint("many", i), 60*time.Hour, false)
+	}
+	if err := s.Finish(t.Context(), "done", "a", queue.Outcome{Remove: true}); err != nil {
+		t.Fatal(err)
+	}
+	drop(2, 4) // of done, and of old, which is moved
+	for _, id := range []string{"now", "young", "old", "tried", "many7"} {
+		c, err := s.Content(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := c.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(r); err != nil || !bytes.Equal(b, bytes.Repeat([]byte(id), chunkSize/2)) {
+			t.Errorf("%s: %d octets, %v", id, len(b), err)
+		}
+	}
+	if err := s.Finish(t.Context(), "tried", "a", queue.Outcome{Remove: true}); err != nil {
+		t.Fatal(err)
+	}
+	drop(1, 3)
+	drop(0, 3)
+}

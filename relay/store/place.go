@@ -1,0 +1,80 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"postern/relay/config"
+	"postern/relay/seal"
+)
+
+// Of says where the store of a configuration is and what bounds it. A password or key that cannot be read is told by
+// Open.
+func Of(c *config.Config) Options {
+	o := Options{Dir: c.DataDir, URL: c.Store.URL, MaxBytes: int64(c.Store.MaxSize), MinFree: int64(c.Store.MinFree)}
+	if o.URL.Server() {
+		o.MinFree = -1 // the disk is the server's
+		o.Node, o.Degraded = c.Store.Node, c.Store.Degraded
+		o.Password, o.SealKey, o.unusable = config.StoreSecrets(c)
+	}
+	return o
+}
+
+// Place says for people where the store is: the path of the file, or the server without a password.
+func (o Options) Place() string {
+	if o.URL.Server() {
+		return o.URL.Place()
+	}
+	return filepath.Join(o.Dir, FileName)
+}
+
+// There reports whether there is a store, and makes none.
+func (o Options) There(ctx context.Context) (bool, error) {
+	if err := errors.Join(ctx.Err(), o.unusable); err != nil {
+		return false, err
+	}
+	if o.URL.Server() {
+		return newServer(o, &fuse{}).there(ctx)
+	}
+	_, err := os.Stat(o.Place())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// OpenThere opens a store that is there already. Where there is none, it returns nil without an error.
+func OpenThere(ctx context.Context, o Options) (*Store, error) {
+	if there, err := o.There(ctx); err == nil && !there {
+		return nil, nil
+	}
+	return Open(ctx, o) // which explains what is wrong better
+}
+
+// Sealer seals what is secret in the store: with the key of the nodes, or with the one in the data directory, which is
+// made where it is missing.
+func (o Options) Sealer() (*seal.Sealer, error) {
+	if !o.URL.Server() {
+		return openSealer(o.Dir)
+	}
+	if o.unusable != nil {
+		return nil, o.unusable
+	}
+	return seal.New([]byte(o.SealKey))
+}
+
+// Serving reports whether a daemon of this machine uses the store: it has the lock of the data directory, wherever the
+// store is.
+func Serving(o Options) bool {
+	f, err := os.Open(filepath.Join(o.Dir, LockName))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+}

@@ -1,0 +1,417 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"postern/relay/store/internal/db"
+	"postern/relay/store/internal/postgres"
+)
+
+// server is the engine PostgreSQL, which several nodes may share. One connection writes; when it is lost, the next
+// transaction opens another one.
+type server struct {
+	*fuse
+	log     *slog.Logger
+	config  postgres.Config
+	name    string // for people
+	clock   clock
+	readers *readers     // of mail; for what must be known of the database
+	asking  *readers     // for clients who wait
+	node    atomic.Int64 // its number; 0: a command
+
+	// Of the writer's goroutine.
+	queued int64          // octets of contents, as the last batch saw them
+	known  int64          // a part of content that is there
+	conn   *postgres.Conn // nil: lost
+	tried  time.Time      // when the last connection was tried without success
+	wait   time.Duration  // from then until the next one
+
+	away atomic.Pointer[failure] // why there is no connection; nil: there is
+}
+
+// Writes that read what they then change (accounts, keys, sessions, what operators do to the queue) wait for each other
+// here, on all nodes. The lock ends with the transaction.
+const writeLock = "SELECT pg_advisory_xact_lock(1347638350, 1)"
+
+// schemaLock is held while the schema is brought up to date.
+const schemaLock = "SELECT pg_advisory_xact_lock(1347638350, 2)"
+
+const (
+	connectFor  = 5 * time.Second        // how long a transaction waits for a connection
+	reconnectAt = 100 * time.Millisecond // another one is tried, the first time, then twice as late each time
+	reconnectBy = 2 * time.Second        // at the latest
+	outcomeFor  = 10 * time.Second       // how long it is asked what became of a commit without answer
+	retries     = 3                      // of a transaction that met another one's locks
+)
+
+// ErrAway: the database cannot be reached, or takes no writes at present. It is tried again with each write.
+var ErrAway = errors.New("the database is away")
+
+func newServer(o Options, f *fuse) *server {
+	url := o.URL.Conninfo()
+	if o.Password != "" {
+		url += " password='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(string(o.Password)) + "'"
+	}
+	s := &server{fuse: f, log: o.Logger, config: postgres.Config{URL: url, Node: o.Node}, name: o.Place()}
+	s.asking = newReaders(s.asker, s.snapshot(), maxReaders)
+	return s
+}
+
+// open implements engine.
+func (s *server) open(ctx context.Context) error {
+	conn, err := postgres.Open(ctx, s.config)
+	if err == nil {
+		if err = s.prepare(ctx, conn); err != nil {
+			conn.Close()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("open %s: %w", s.name, err)
+	}
+	s.conn = conn
+	return nil
+}
+
+// prepare brings the schema up to date and takes the server's time.
+func (s *server) prepare(ctx context.Context, conn *postgres.Conn) error {
+	if conn.Server().Standby {
+		return errors.New("it is a standby, or read-only: name the primary, or all hosts, in [store] url")
+	}
+	if err := conn.SetStatementTimeout(ctx, 0); err != nil {
+		return err
+	}
+	if err := prepareTables(conn); err != nil {
+		return err
+	}
+	if err := conn.SetStatementTimeout(ctx, statementFor); err != nil {
+		return err
+	}
+	asked := time.Now()
+	now, _, err := conn.Int(serverTime)
+	if err == nil {
+		s.clock.set(now, asked, time.Now())
+	}
+	return err
+}
+
+// statementFor is how long a statement may take, but for those that change the schema.
+const statementFor = 30 * time.Second
+
+// serverTime is the server's clock in nanoseconds since 1970.
+const serverTime = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000"
+
+var errForeignTables = errors.New("the database has tables, but not Postern's: name an empty database in [store] url")
+
+// prepareTables brings the schema up to date, one transaction a version. Others wait meanwhile.
+func prepareTables(conn *postgres.Conn) error {
+	for {
+		if _, err := conn.Begin(); err != nil {
+			return err
+		}
+		if err := conn.Run(schemaLock); err != nil {
+			return errors.Join(err, conn.Rollback())
+		}
+		more, err := nextVersion(conn)
+		if err != nil {
+			return errors.Join(err, conn.Rollback())
+		}
+		if err := conn.Commit(); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// nextVersion brings the schema to its next version, within a transaction, and reports whether there may be more.
+func nextVersion(conn *postgres.Conn) (more bool, err error) {
+	version, err := tablesVersion(conn)
+	switch {
+	case err != nil:
+		return false, err
+	case version < 0:
+		return false, errForeignTables
+	case version > len(migrations):
+		return false, newerSchema(version)
+	case version == len(migrations):
+		return false, nil
+	case version == 0:
+		if err := conn.Exec("CREATE TABLE migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL)"); err != nil {
+			return false, err
+		}
+	}
+	m := migrations[version]
+	if err := conn.Exec(m.both + ";" + m.server); err != nil {
+		return false, fmt.Errorf("bring the schema to version %d: %w", version+1, err)
+	}
+	return true, conn.Run("INSERT INTO migration VALUES (?, ?)", version+1, time.Now().UnixNano())
+}
+
+// tablesVersion is the version of the schema: 0 for an empty database, -1 if it has tables of others.
+func tablesVersion(conn db.Conn) (int, error) {
+	tables, _, err := conn.Int("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()")
+	if err != nil || tables == 0 {
+		return 0, err
+	}
+	ours, _, err := conn.Int("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND " +
+		"tablename = 'migration'::text")
+	if err != nil || ours == 0 {
+		return -1, err
+	}
+	version, _, err := conn.Int("SELECT max(version) FROM migration")
+	return int(version), err
+}
+
+// there reports whether the database has a store.
+func (s *server) there(ctx context.Context) (bool, error) {
+	conn, err := postgres.Open(ctx, s.config)
+	if err != nil {
+		return false, fmt.Errorf("open %s: %w", s.name, err)
+	}
+	defer conn.Close()
+	version, err := tablesVersion(conn)
+	return version > 0, err
+}
+
+// close implements engine.
+func (s *server) close() error {
+	err := s.asking.close()
+	if s.conn != nil {
+		err = errors.Join(err, s.conn.Close())
+	}
+	return err
+}
+
+// readBy implements engine.
+func (s *server) readBy(r *readers) { s.readers = r }
+
+// askFor is how long a question of a client who waits may take.
+const askFor = 5 * time.Second
+
+// asker opens a connection for questions of clients who wait, such as whether limits let a message pass.
+func (s *server) asker() (db.Conn, error) {
+	if f := s.away.Load(); f != nil {
+		return nil, f.error
+	}
+	conn, err := s.connect()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), connectFor)
+	defer cancel()
+	if err := conn.SetStatementTimeout(ctx, askFor); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// reader implements engine.
+func (s *server) reader() (db.Conn, error) { return s.connect() }
+
+func (s *server) connect() (*postgres.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), connectFor)
+	defer cancel()
+	conn, err := postgres.Open(ctx, s.config)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAway, err)
+	}
+	return conn, nil
+}
+
+// snapshot implements engine.
+func (s *server) snapshot() string { return "BEGIN" }
+
+// time implements engine.
+func (s *server) time() *clock { return &s.clock }
+
+// layout implements engine.
+func (s *server) layout() *layout { return serverLayout }
+
+// transact implements transactor.
+func (s *server) transact(ops []*op) (did outcome, err error) {
+	run := s.try
+	if ops[0].bulk != nil {
+		run = s.together
+	}
+	for range retries {
+		if did, err = run(ops); db.KindOf(err) != db.Busy {
+			break
+		}
+	}
+	return did, err
+}
+
+func (s *server) try(ops []*op) (did outcome, err error) {
+	conn, err := s.writing()
+	if err != nil {
+		return outcome{}, err
+	}
+	if _, err = conn.Begin(); err == nil {
+		err = conn.Run(writeLock)
+	}
+	if err != nil {
+		return outcome{}, s.over(conn, err)
+	}
+	before := conn.TotalChanges()
+	t := &tx{Conn: conn, engine: s, clock: &s.clock, layout: serverLayout, counter: s.node.Load()}
+	if did.results, err = runAll(t, ops, s.log); err != nil {
+		did.alone = !conn.Lost()
+		return did, s.over(conn, errors.Join(err, conn.Rollback()))
+	}
+	did.wrote = conn.TotalChanges() != before
+	if err = conn.Commit(); conn.Lost() {
+		err = s.resolve(s.over(conn, err))
+	}
+	return did, err
+}
+
+// writing returns the connection that writes, a new one where it is lost.
+func (s *server) writing() (*postgres.Conn, error) {
+	if s.conn != nil {
+		return s.conn, nil
+	}
+	if f := s.away.Load(); f != nil && time.Since(s.tried) < s.wait {
+		return nil, f.error
+	}
+	conn, err := s.connect()
+	if err == nil && conn.Server().Standby {
+		err = errors.Join(fmt.Errorf("%w: %s is a standby, or read-only", ErrAway, s.name), conn.Close())
+	}
+	if err != nil {
+		s.gone(err)
+		return nil, err
+	}
+	s.conn, s.wait = conn, 0
+	if s.away.Swap(nil) != nil {
+		s.log.Info("the database is back", "database", s.name)
+	}
+	return conn, nil
+}
+
+// gone notes that there is no connection, and when the next one is tried.
+func (s *server) gone(err error) {
+	s.tried = time.Now()
+	s.wait = min(max(2*s.wait, reconnectAt), reconnectBy)
+	s.wait += rand.N(s.wait / 4)
+	if s.away.Swap(&failure{err}) == nil {
+		s.log.Error("the database is away: it is tried again", "database", s.name, "err", err)
+	}
+}
+
+// over lets go of a connection that an error has ended, or that may be to the wrong server, and returns the error.
+func (s *server) over(conn *postgres.Conn, err error) error {
+	switch db.KindOf(err) {
+	case db.ReadOnly, db.Refused: // the next connection may find another server of the URL
+	default:
+		if !conn.Lost() {
+			return err
+		}
+	}
+	conn.Close()
+	s.conn = nil
+	return fmt.Errorf("%w: %w", ErrAway, err)
+}
+
+// resolve finds out what became of a transaction whose commit had no answer: nil, or an error of it.
+func (s *server) resolve(cause error) error {
+	e, ok := errors.AsType[*postgres.Error](cause)
+	if !ok || e.XID == (postgres.XID{}) {
+		return fmt.Errorf("it is not known whether this was written: %w", cause)
+	}
+	for until := time.Now().Add(outcomeFor); time.Now().Before(until); time.Sleep(reconnectAt) {
+		conn, err := s.writing()
+		if err != nil {
+			continue
+		}
+		what, err := conn.Outcome(e.XID)
+		switch {
+		case err != nil:
+			cause = s.over(conn, errors.Join(cause, err))
+		case what == postgres.Committed:
+			return nil
+		case what == postgres.Aborted:
+			return cause
+		case what == postgres.InProgress:
+			_ = conn.End(e.XID)
+		default:
+			return fmt.Errorf("it is not known whether this was written: %w", cause)
+		}
+	}
+	return fmt.Errorf("it is not known whether this was written: %w", cause)
+}
+
+// between implements transactor.
+func (s *server) between() {}
+
+// makeRoom implements transactor: that is for the server's administrator.
+func (s *server) makeRoom() {}
+
+// rest implements transactor.
+func (s *server) rest() (time.Duration, bool) { return 0, false }
+
+// tidy implements transactor.
+func (s *server) tidy() {}
+
+// partOf is the part of content that holds what is received at a time: an hour.
+func partOf(n int64) int64 { return n / int64(time.Hour) }
+
+// place implements engine: a partition by the hour.
+func (s *server) place(conn db.Conn, received time.Time) (int64, error) {
+	part := partOf(s.clock.nano(received))
+	return part, s.makePart(conn, part)
+}
+
+func partTable(part int64) string { return fmt.Sprintf("content_%d", part) }
+
+// makePart makes a part of content where it is missing. It is made beside the table and attached then, which waits for
+// nobody who reads or writes.
+func (s *server) makePart(conn db.Conn, part int64) error {
+	table := partTable(part)
+	there, _, err := conn.Int("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND "+
+		"tablename = convert_from(?, 'UTF8'::name)", table)
+	if err != nil || there > 0 {
+		return err
+	}
+	return conn.Exec(fmt.Sprintf("CREATE TABLE %s (LIKE content INCLUDING ALL); "+
+		"ALTER TABLE content ATTACH PARTITION %s FOR VALUES IN (%d)", table, table, part))
+}
+
+// claim implements engine: a full disk is met when it is written to.
+func (s *server) claim(db.Conn, int, int64) error { return nil }
+
+// room implements engine.
+func (s *server) room(context.Context) error {
+	if f := s.away.Load(); f != nil {
+		return f.error
+	}
+	return nil
+}
+
+// lack implements engine.
+func (s *server) lack(context.Context) (int64, error) { return 0, nil }
+
+// measure implements engine.
+func (s *server) measure(ctx context.Context, r *Room) (err error) {
+	r.File, err = s.size(ctx)
+	return err
+}
+
+// size is that of the database, in octets.
+func (s *server) size(ctx context.Context) (n int64, err error) {
+	err = s.readers.read(ctx, func(conn db.Conn) error {
+		n, _, err = conn.Int("SELECT pg_database_size(current_database())")
+		return err
+	})
+	return n, err
+}
+
+// examine implements engine. Looking for damage is for pg_amcheck.
+func (s *server) examine(ctx context.Context, h *Health) (err error) {
+	h.File, err = s.size(context.WithoutCancel(ctx))
+	return errors.Join(err, ctx.Err())
+}
