@@ -267,7 +267,8 @@ func (m *meter) ask(active, warm bool, slots int64) rateAsk {
 func (l *lease) share(b *Breaker, now time.Time, c *clock) *hold {
 	h := &hold{Status: b.Status, Pressure: b.Pressure, Faults: b.Faults, Early: b.Early, Spent: l.spent, Reply: b.Reply}
 	if !b.Ready() {
-		h.Until, h.Since = c.high(now)+int64(b.Until.Sub(now)), c.low(now)-int64(now.Sub(b.Since))
+		h.Wait = int64(b.Until.Sub(now))
+		h.Until, h.Since = c.high(now)+h.Wait, c.low(now)-int64(now.Sub(b.Since))
 	}
 	return h
 }
@@ -440,7 +441,8 @@ func (t *Table[H]) adoptLocked(a *account[H], now time.Time, c *clock, first boo
 		}
 		a.breaker = Breaker{epoch: a.breaker.epoch + 1}
 	} else {
-		a.breaker = Breaker{Status: h.Status, Until: c.local(h.Until, now), Pressure: h.Pressure, Faults: h.Faults,
+		until := now.Add(min(time.Duration(h.Wait), c.local(h.Until, now).Sub(now)))
+		a.breaker = Breaker{Status: h.Status, Until: until, Pressure: h.Pressure, Faults: h.Faults,
 			Reply: h.Reply, Early: h.Early, Since: c.local(h.Since, now), epoch: a.breaker.epoch + 1}
 		if first && h.Status == upstream.Paused && h.Early && !h.Spent && a.breaker.Since.Before(t.born) &&
 			now.Before(a.breaker.Until) {

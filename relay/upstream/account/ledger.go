@@ -71,6 +71,7 @@ type hold struct {
 	Epoch    int64           `json:"epoch"`
 	Status   upstream.Status `json:"status,omitempty"`
 	Until    int64           `json:"until,omitempty"`
+	Wait     int64           `json:"wait,omitempty"` // how long that was, whatever the clock says since
 	Since    int64           `json:"since,omitempty"`
 	Pressure int             `json:"pressure,omitempty"`
 	Faults   int             `json:"faults,omitempty"`
@@ -332,6 +333,10 @@ func (l *ledger) settleRates(now int64, a *ask) (out bool) {
 			p.Used = r.used
 		}
 		was, w := p, m.window(now)
+		if n := len(m.Cells); n > 0 && m.Cells[n-1][0] > w.head { // the clock was set back
+			m.keep(&w)
+			l.changed = true
+		}
 		if n := r.used - p.Used; n > 0 && tell {
 			w.count(time.Unix(0, now), n)
 			p.Out, p.Used = max(0, p.Out-n), r.used
