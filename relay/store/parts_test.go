@@ -14,9 +14,7 @@ import (
 
 // Contents go with the part of their hour, once no message needs it. A few messages that wait do not keep a part.
 func TestPartsAreDropped(t *testing.T) {
-	if onServer() {
-		t.Skip("it is run once")
-	}
+	once(t)
 	pg := testkit.SharedPostgreSQL(t)
 	url := pg.NewDatabase(t)
 	s := open(t, ofServer(t, url, "a", true))

@@ -12,6 +12,7 @@ import (
 )
 
 func TestSharedAccounts(t *testing.T) {
+	once(t)
 	accounttest.Run(t, func(t *testing.T) (a, b account.Shared) {
 		ask := openTables(t, 4, schemaSharedAccounts)
 		return &SharedAccounts{ask}, &SharedAccounts{ask}

@@ -66,6 +66,7 @@ CREATE TABLE known_count (login BLOB PRIMARY KEY, n INTEGER NOT NULL);
 `
 
 func TestSharedLimits(t *testing.T) {
+	once(t)
 	policytest.RunSharedLimits(t, func(t *testing.T, now func() time.Time) policy.SharedLimits {
 		s := newSharedLimits(openServer(t, 4), 1_000_000)
 		s.at = func() int64 { return now().UnixNano() }
