@@ -343,7 +343,7 @@ func (s *server) together(ops []*op) (did outcome, err error) {
 			return s.try(ops) // the number of an event is another one's
 		}
 		if err != nil {
-			did.alone = true
+			did.alone = ofOne(conn, err)
 			return did, s.over(conn, err)
 		}
 		did.wrote = true

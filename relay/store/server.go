@@ -33,7 +33,8 @@ type server struct {
 	tried  time.Time      // when the last connection was tried without success
 	wait   time.Duration  // from then until the next one
 
-	away atomic.Pointer[failure] // why there is no connection; nil: there is
+	away    atomic.Pointer[failure] // why there is no connection; nil: there is
+	refused atomic.Pointer[refused] // the last attempt to connect, if it had no success
 }
 
 // Writes that read what they then change (accounts, keys, sessions, what operators do to the queue) wait for each other
@@ -50,6 +51,9 @@ const (
 	outcomeFor  = 10 * time.Second       // how long it is asked what became of a commit without answer
 	retries     = 3                      // of a transaction that met another one's locks
 )
+
+// errDoubt: the answer to a commit was lost, and cannot be had any more.
+var errDoubt = errors.New("it is not known whether this was written")
 
 // ErrAway: the database cannot be reached, or takes no writes at present. It is tried again with each write.
 var ErrAway = errors.New("the database is away")
@@ -87,7 +91,10 @@ func (s *server) prepare(ctx context.Context, conn *postgres.Conn) error {
 	if err := conn.SetStatementTimeout(ctx, 0); err != nil {
 		return err
 	}
-	if err := prepareTables(conn); err != nil {
+	stop := interruptOn(ctx, conn)
+	err := prepareTables(conn)
+	stop()
+	if err = readError(ctx, err); err != nil {
 		return err
 	}
 	if err := conn.SetStatementTimeout(ctx, statementFor); err != nil {
@@ -115,7 +122,7 @@ func prepareTables(conn *postgres.Conn) error {
 		if _, err := conn.Begin(); err != nil {
 			return err
 		}
-		if err := conn.Run(schemaLock); err != nil {
+		if err := lockSchema(conn); err != nil {
 			return errors.Join(err, conn.Rollback())
 		}
 		more, err := nextVersion(conn)
@@ -126,6 +133,12 @@ func prepareTables(conn *postgres.Conn) error {
 			return err
 		}
 	}
+}
+
+// lockSchema waits, within a transaction, as long as another process needs to bring a large database up to date. For
+// other locks there is the limit.
+func lockSchema(conn *postgres.Conn) error {
+	return conn.Exec("SET LOCAL lock_timeout = 0; " + schemaLock + "; SET LOCAL lock_timeout = 10000")
 }
 
 // nextVersion brings the schema to its next version, within a transaction, and reports whether there may be more.
@@ -175,7 +188,10 @@ func (s *server) there(ctx context.Context) (bool, error) {
 	}
 	defer conn.Close()
 	version, err := tablesVersion(conn)
-	return version > 0, err
+	if err == nil && version < 0 {
+		err = errForeignTables
+	}
+	return version > 0, wrap(err, "open %s", s.name)
 }
 
 // close implements engine.
@@ -213,12 +229,23 @@ func (s *server) asker() (db.Conn, error) {
 // reader implements engine.
 func (s *server) reader() (db.Conn, error) { return s.connect() }
 
+// refused is why there was no connection, for all who want one until then.
+type refused struct {
+	error
+	until time.Time
+}
+
 func (s *server) connect() (*postgres.Conn, error) {
+	if r := s.refused.Load(); r != nil && time.Now().Before(r.until) {
+		return nil, r.error
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), connectFor)
 	defer cancel()
 	conn, err := postgres.Open(ctx, s.config)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrAway, err)
+		err = fmt.Errorf("%w: %w", ErrAway, err)
+		s.refused.Store(&refused{err, time.Now().Add(reconnectAt)})
+		return nil, err
 	}
 	return conn, nil
 }
@@ -239,11 +266,29 @@ func (s *server) transact(ops []*op) (did outcome, err error) {
 		run = s.together
 	}
 	for range retries {
-		if did, err = run(ops); db.KindOf(err) != db.Busy {
+		if did, err = run(ops); !s.passing(err) {
 			break
 		}
 	}
 	return did, err
+}
+
+// passing reports whether a transaction that failed, and of which nothing is stored, may do better at once: it met the
+// locks of another one, or its connection was lost and the next has not been tried.
+func (s *server) passing(err error) bool {
+	switch {
+	case err == nil, errors.Is(err, errDoubt), postgres.TimedOut(err):
+		return false
+	case errors.Is(err, ErrAway):
+		return s.conn == nil && s.away.Load() == nil
+	}
+	return db.KindOf(err) == db.Busy
+}
+
+// ofOne reports whether an error may be the fault of one write of several. For a lock that is not free all of them would
+// wait as long again, each.
+func ofOne(conn *postgres.Conn, err error) bool {
+	return !conn.Lost() && db.KindOf(err) != db.ReadOnly && !postgres.LockTimedOut(err)
 }
 
 func (s *server) try(ops []*op) (did outcome, err error) {
@@ -255,12 +300,12 @@ func (s *server) try(ops []*op) (did outcome, err error) {
 		err = conn.Run(writeLock)
 	}
 	if err != nil {
-		return outcome{}, s.over(conn, err)
+		return outcome{}, s.over(conn, errors.Join(err, conn.Rollback()))
 	}
 	before := conn.TotalChanges()
 	t := &tx{Conn: conn, engine: s, clock: &s.clock, layout: serverLayout, counter: s.node.Load()}
 	if did.results, err = runAll(t, ops, s.log); err != nil {
-		did.alone = !conn.Lost()
+		did.alone = ofOne(conn, err)
 		return did, s.over(conn, errors.Join(err, conn.Rollback()))
 	}
 	did.wrote = conn.TotalChanges() != before
@@ -273,7 +318,11 @@ func (s *server) try(ops []*op) (did outcome, err error) {
 // writing returns the connection that writes, a new one where it is lost.
 func (s *server) writing() (*postgres.Conn, error) {
 	if s.conn != nil {
-		return s.conn, nil
+		if s.conn.Alive() {
+			return s.conn, nil
+		}
+		s.conn.Close()
+		s.conn = nil
 	}
 	if f := s.away.Load(); f != nil && time.Since(s.tried) < s.wait {
 		return nil, f.error
@@ -321,7 +370,7 @@ func (s *server) over(conn *postgres.Conn, err error) error {
 func (s *server) resolve(cause error) error {
 	e, ok := errors.AsType[*postgres.Error](cause)
 	if !ok || e.XID == (postgres.XID{}) {
-		return fmt.Errorf("it is not known whether this was written: %w", cause)
+		return fmt.Errorf("%w: %w", errDoubt, cause)
 	}
 	for until := time.Now().Add(outcomeFor); time.Now().Before(until); time.Sleep(reconnectAt) {
 		conn, err := s.writing()
@@ -339,10 +388,10 @@ func (s *server) resolve(cause error) error {
 		case what == postgres.InProgress:
 			_ = conn.End(e.XID)
 		default:
-			return fmt.Errorf("it is not known whether this was written: %w", cause)
+			return fmt.Errorf("%w: %w", errDoubt, cause)
 		}
 	}
-	return fmt.Errorf("it is not known whether this was written: %w", cause)
+	return fmt.Errorf("%w: %w", errDoubt, cause)
 }
 
 // between implements transactor.
@@ -351,11 +400,11 @@ func (s *server) between() {}
 // makeRoom implements transactor: that is for the server's administrator.
 func (s *server) makeRoom() {}
 
-// rest implements transactor.
-func (s *server) rest() (time.Duration, bool) { return 0, false }
+// rest implements transactor: while the database is away no mail is taken, and nobody else would try again.
+func (s *server) rest() (time.Duration, bool) { return s.wait, s.away.Load() != nil }
 
 // tidy implements transactor.
-func (s *server) tidy() {}
+func (s *server) tidy() { _, _ = s.writing() }
 
 // partOf is the part of content that holds what is received at a time: an hour.
 func partOf(n int64) int64 { return n / int64(time.Hour) }

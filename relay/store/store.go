@@ -168,6 +168,11 @@ func (s *Store) open(ctx context.Context) error {
 	s.engine.readBy(s.readers)
 	s.writer = newWriter(s.engine, f)
 	s.running.Go(s.writer.run)
+	if s.opts.URL.Server() {
+		if err := s.matchSeal(ctx); err != nil {
+			return errors.Join(err, s.Close())
+		}
+	}
 	if e, ok := s.engine.(*server); ok && s.opts.Daemon {
 		if err := s.joinNodes(ctx, e); err != nil {
 			return errors.Join(err, s.Close())

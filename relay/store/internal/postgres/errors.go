@@ -124,6 +124,18 @@ func todo(code string) string {
 	return ""
 }
 
+// TimedOut reports that a statement, or its wait for a lock, took too long. So would another try.
+func TimedOut(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && (e.Code == lockNotFree || e.Code == queryCanceled)
+}
+
+// LockTimedOut reports that a lock was held by somebody else for too long.
+func LockTimedOut(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Code == lockNotFree
+}
+
 // serverError is an error message of the server.
 func serverError(m *pgproto3.ErrorResponse) *Error {
 	e := &Error{Code: m.Code, Msg: m.Message, kind: kindOf(m.Code, m.ConstraintName)}
