@@ -94,7 +94,9 @@ func (r *readers) get(ctx context.Context) (db.Conn, error) {
 		conn = nil
 	}
 	if err == nil && conn == nil {
-		conn, err = r.open()
+		if conn, err = r.open(); err != nil {
+			conn = nil // the interface
+		}
 	}
 	if err != nil {
 		r.free <- conn

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,7 +64,9 @@ func newServer(o Options, f *fuse) *server {
 	if o.Password != "" {
 		url += " password='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(string(o.Password)) + "'"
 	}
-	s := &server{fuse: f, log: o.Logger, config: postgres.Config{URL: url, Node: o.Node}, name: o.Place()}
+	config := postgres.Config{URL: url, Node: o.Node, StatementTimeout: cmp.Or(o.limits.statement, statementFor),
+		LockTimeout: o.limits.lock}
+	s := &server{fuse: f, log: o.Logger, config: config, name: o.Place()}
 	s.asking = newReaders(s.asker, s.snapshot(), maxReaders)
 	return s
 }
@@ -97,7 +100,7 @@ func (s *server) prepare(ctx context.Context, conn *postgres.Conn) error {
 	if err = readError(ctx, err); err != nil {
 		return err
 	}
-	if err := conn.SetStatementTimeout(ctx, statementFor); err != nil {
+	if err := conn.SetStatementTimeout(ctx, s.config.StatementTimeout); err != nil {
 		return err
 	}
 	asked := time.Now()
@@ -110,6 +113,9 @@ func (s *server) prepare(ctx context.Context, conn *postgres.Conn) error {
 
 // statementFor is how long a statement may take, but for those that change the schema.
 const statementFor = 30 * time.Second
+
+// limits are how long a statement may take, and its wait for a lock; 0: as usual.
+type limits struct{ statement, lock time.Duration }
 
 // serverTime is the server's clock in nanoseconds since 1970.
 const serverTime = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000"
@@ -274,13 +280,13 @@ func (s *server) transact(ops []*op) (did outcome, err error) {
 }
 
 // passing reports whether a transaction that failed, and of which nothing is stored, may do better at once: it met the
-// locks of another one, or its connection was lost and the next has not been tried.
+// locks of another one, or its connection was lost and there may be another.
 func (s *server) passing(err error) bool {
 	switch {
 	case err == nil, errors.Is(err, errDoubt), postgres.TimedOut(err):
 		return false
 	case errors.Is(err, ErrAway):
-		return s.conn == nil && s.away.Load() == nil
+		return s.away.Load() == nil
 	}
 	return db.KindOf(err) == db.Busy
 }

@@ -55,6 +55,7 @@ type Options struct {
 	SealKey  auth.Secret     // 32 octets that seal what is secret, the same on all nodes
 	Node     string          // this node's name, which no other has
 	Degraded string          // what becomes of new mail while the server is away, such as config.DegradedRefuse
+	limits   limits          // of tests
 	unusable error           // why Password or SealKey could not be read
 
 	MaxBytes  int64 // octets of queued contents from which Add answers queue.ErrFull; 0: no limit

@@ -96,7 +96,7 @@ func parse(cfg Config) (*pgconn.Config, error) {
 	if pc.DialFunc = cfg.Dial; pc.DialFunc == nil {
 		pc.DialFunc = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
 			Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3,
-		}}).DialContext
+		}, Control: giveUpSilence}).DialContext
 	}
 	// PgBouncer takes these as well.
 	if pc.RuntimeParams["application_name"] == "" {
