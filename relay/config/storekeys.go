@@ -15,8 +15,8 @@ import (
 
 // What becomes of new mail while the server of the store is away.
 const (
-	DegradedRefuse  = "refuse"  // 451 4.3.0
-	DegradedHandoff = "handoff" // what an upstream takes while the client waits goes on
+	DegradedRefuse = "refuse" // 451 4.3.0
+
 )
 
 // sealKeySize is a SealKey without its base64, in octets.
@@ -77,7 +77,9 @@ func (v *validator) store() {
 	if v.DataDir == "" {
 		v.fail("data_dir", "is empty, write a directory that postern may write to")
 	}
-	v.oneOf("store.degraded", v.Store.Degraded, DegradedRefuse, DegradedHandoff)
+	if v.Store.Degraded != DegradedRefuse {
+		v.fail("store.degraded", "unknown value %q, write %q", v.Store.Degraded, DegradedRefuse)
+	}
 	if v.Store.URL.Server() {
 		v.storeServer()
 	} else {

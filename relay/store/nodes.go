@@ -136,14 +136,7 @@ func homeOf(dir string) (string, error) {
 // renewNode renews the row until ctx ends. Where another process has it, this one must not write any more.
 func (s *Store) renewNode(ctx context.Context, e *server, m *membership) {
 	defer close(m.ended)
-	tick := time.NewTicker(nodeBeats)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	for pause(ctx, nodeBeats) == nil {
 		asked, now, ours := time.Now(), int64(0), false
 		err := s.readers.read(ctx, func(conn db.Conn) (err error) {
 			now, ours, err = conn.Int(renewQuery, int64(nodeLives), m.name, m.boot)

@@ -31,7 +31,9 @@ func TestPartsAreDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	parts := func() int { return len(testkit.SQL(t, url, "SELECT 1 FROM pg_inherits WHERE inhparent = 'content'::regclass")) }
+	parts := func() int {
+		return len(testkit.SQL(t, url, "SELECT 1 FROM pg_inherits WHERE inhparent = 'content'::regclass"))
+	}
 	drop := func(want, left int) {
 		t.Helper()
 		if n, err := s.DropContents(t.Context()); err != nil || n != want || parts() != left {

@@ -86,14 +86,14 @@ const atServer = `url = "postgres://postern@db1,db2:5433/mail?sslmode=verify-ful
 password = "env:POSTERN_TEST_PASSWORD"
 seal_key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 node = "mail-1"
-degraded = "handoff"
+degraded = "refuse"
 `
 
 func TestPlaceAtTheServer(t *testing.T) {
 	t.Setenv("POSTERN_TEST_PASSWORD", "hunter2")
 	c, o := placed(t, atServer)
 	if o.Place() != "postgres://postern@db1,db2:5433/mail" || o.Password != "hunter2" || o.Node != "mail-1" ||
-		o.Degraded != config.DegradedHandoff || o.MinFree >= 0 || o.Dir != c.DataDir || o.MaxBytes != 10e9 {
+		o.Degraded != config.DegradedRefuse || o.MinFree >= 0 || o.Dir != c.DataDir || o.MaxBytes != 10e9 {
 		t.Errorf("%+v", o)
 	}
 	sealed, err := seal.New([]byte("01234567890123456789012345678901"))
