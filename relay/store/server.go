@@ -30,6 +30,8 @@ type server struct {
 	// Of the writer's goroutine.
 	queued int64          // octets of contents, as the last batch saw them
 	known  int64          // a part of content that is there
+	batch  int64          // the number of the last batch, as the row of counters has it
+	lapsed bool           // that is not known
 	conn   *postgres.Conn // nil: lost
 	tried  time.Time      // when the last connection was tried without success
 	wait   time.Duration  // from then until the next one
@@ -378,12 +380,23 @@ func (s *server) resolve(cause error) error {
 	if !ok || e.XID == (postgres.XID{}) {
 		return fmt.Errorf("%w: %w", errDoubt, cause)
 	}
+	return s.settle(cause, func(conn *postgres.Conn) (postgres.Outcome, error) {
+		what, err := conn.Outcome(e.XID)
+		if what == postgres.InProgress {
+			_ = conn.End(e.XID)
+		}
+		return what, err
+	})
+}
+
+// settle asks what became of a transaction until there is an answer.
+func (s *server) settle(cause error, look func(*postgres.Conn) (postgres.Outcome, error)) error {
 	for until := time.Now().Add(outcomeFor); time.Now().Before(until); time.Sleep(reconnectAt) {
 		conn, err := s.writing()
 		if err != nil {
 			continue
 		}
-		what, err := conn.Outcome(e.XID)
+		what, err := look(conn)
 		switch {
 		case err != nil:
 			cause = s.over(conn, errors.Join(cause, err))
@@ -391,9 +404,7 @@ func (s *server) resolve(cause error) error {
 			return nil
 		case what == postgres.Aborted:
 			return cause
-		case what == postgres.InProgress:
-			_ = conn.End(e.XID)
-		default:
+		case what != postgres.InProgress:
 			return fmt.Errorf("%w: %w", errDoubt, cause)
 		}
 	}

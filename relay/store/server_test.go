@@ -290,13 +290,51 @@ func TestLostAnswers(t *testing.T) {
 		}
 	}
 
-	lost := gate.LoseAnswer("INSERT INTO message ")
-	if err := s.Add(t.Context(), leased("m1"), leased("m2")); err != nil {
-		t.Errorf("Add: %v", err)
+	now := time.Now()
+	life := func(id string) []func() error {
+		kept := queue.Outcome{NextAttempt: now.Add(time.Hour), Recipients: small("").Message.Recipients, WaitingFor: id}
+		return []func() error{
+			func() error { return s.Add(t.Context(), small(id), small(id+"-2")) },
+			func() error { return s.Lease(t.Context(), id, "a", now.Add(time.Minute), now.Add(time.Hour)) },
+			func() error { return s.Extend(t.Context(), id, "a", now.Add(2*time.Hour)) },
+			func() error { return s.Finish(t.Context(), id, "a", kept) },
+			func() error { return s.Lease(t.Context(), id, "a", now.Add(3*time.Hour), now.Add(4*time.Hour)) },
+			func() error { return s.Finish(t.Context(), id, "a", queue.Outcome{Remove: true}) },
+		}
 	}
-	<-lost
-	if got := ids(t, s); len(got) != 2 {
-		t.Errorf("%q are there", got)
+	for name, lose := range map[string]func() <-chan struct{}{
+		"answer":  func() <-chan struct{} { return gate.LoseAnswer("UPDATE counter") },
+		"request": func() <-chan struct{} { return gate.CutAfter(testkit.ToServer, 1) },
+		"half":    func() <-chan struct{} { return gate.CutAfter(testkit.ToServer, 400) },
+		"partly":  func() <-chan struct{} { return gate.CutAfter(testkit.ToClient, 8) },
+	} {
+		for i, do := range life(name) {
+			lost := lose()
+			if err := do(); err != nil {
+				t.Errorf("%s: write %d: %v", name, i, err)
+			}
+			<-lost
+		}
+		lost := lose()
+		if err := s.Finish(t.Context(), name, "a", queue.Outcome{NextAttempt: now}); !errors.Is(err, queue.ErrNotFound) {
+			t.Errorf("%s: a message that is gone: %v", name, err)
+		}
+		<-lost
+		lost = lose()
+		if err := s.Lease(t.Context(), name, "a", now, now.Add(time.Hour)); !errors.Is(err, queue.ErrNotFound) {
+			t.Errorf("%s: a message that is gone: %v", name, err)
+		}
+		<-lost
+		if got := ids(t, s); len(got) != 1 || got[0] != name+"-2" {
+			t.Errorf("%s: %q are there", name, got)
+		}
+		if st, err := s.Stats(t.Context()); err != nil || st.Messages != 1 {
+			t.Errorf("%s: %+v, %v", name, st, err)
+		}
+		if err := errors.Join(s.Lease(t.Context(), name+"-2", "a", now, now.Add(time.Hour)),
+			s.Finish(t.Context(), name+"-2", "a", queue.Outcome{Remove: true})); err != nil {
+			t.Error(err)
+		}
 	}
 
 	// The request itself is lost: nothing took place, and it is done again.
