@@ -55,6 +55,7 @@ var migrations = []migration{
 	{file: schemaQueued, server: schemaServer},
 	{both: schemaFlows},
 	{both: schemaKeepsakes},
+	{both: schemaMove},
 }
 
 // schema1: the indexes of the queue are partial so that a message which is handed to an attempt when it

@@ -56,6 +56,7 @@ type Options struct {
 	Node     string          // this node's name, which no other has
 	Degraded string          // what becomes of new mail while the server is away, such as config.DegradedRefuse
 	unusable error           // why Password or SealKey could not be read
+	moving   bool            // for Migrate and Reuse, which have the lock
 
 	MaxBytes  int64 // octets of queued contents from which Add answers queue.ErrFull; 0: no limit
 	MinFree   int64 // octets that must stay free on the file system for Add; at least minFloor, negative: none
@@ -113,7 +114,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{opts: o, log: o.Logger, unlock: func() {}}
-	if o.Daemon {
+	if o.Daemon && !o.moving {
 		unlock, err := lockFile(filepath.Join(o.Dir, LockName))
 		if err != nil {
 			return nil, err
@@ -169,6 +170,11 @@ func (s *Store) open(ctx context.Context) error {
 	s.running.Go(s.writer.run)
 	if e, ok := s.engine.(*server); ok && s.opts.Daemon {
 		if err := s.joinNodes(ctx, e); err != nil {
+			return errors.Join(err, s.Close())
+		}
+	}
+	if !s.opts.moving {
+		if err := s.stays(ctx); err != nil {
 			return errors.Join(err, s.Close())
 		}
 	}
