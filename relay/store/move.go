@@ -13,8 +13,8 @@ import (
 	"postern/relay/store/internal/db"
 )
 
-// schemaMove has a row while a store is moved to another place (moveLeaving, moveArriving) and, where it has left, for
-// good (moveGone): a queue that is at two places would be sent twice.
+// schemaMove has a row while a store is moved to another place and, where it has left, for good: a queue that is at two
+// places would be sent twice.
 const schemaMove = `
 CREATE TABLE store_move (
 	k     INTEGER PRIMARY KEY CHECK (k = 1),
@@ -25,10 +25,12 @@ CREATE TABLE store_move (
 ) STRICT;
 `
 
+// The states of a move.
 const (
 	moveLeaving  = "leaving"
 	moveArriving = "arriving"
 	moveGone     = "gone"
+	moveStays    = "stays" // after all: what the other place has is of no use any more
 )
 
 // The errors of a store that is not to be used where it is.
@@ -81,7 +83,7 @@ func (s *Store) move(ctx context.Context) (m moveState, err error) {
 // where a move was broken off.
 func (s *Store) stays(ctx context.Context) error {
 	m, err := s.move(ctx)
-	if err != nil || m.state == "" {
+	if err != nil || m.state == "" || m.state == moveStays {
 		return err
 	}
 	place, when := s.opts.Place(), fromNano(m.at).Format(time.DateTime)+" UTC"
@@ -99,7 +101,13 @@ func (s *Store) stays(ctx context.Context) error {
 	if err := s.alone(ctx); err != nil {
 		return err
 	}
-	return s.setMove(ctx, moveState{})
+	return s.stay(ctx, m)
+}
+
+// stay ends a move at its source.
+func (s *Store) stay(ctx context.Context, m moveState) error {
+	m.state, m.at = moveStays, time.Now().UnixNano()
+	return s.setMove(ctx, m)
 }
 
 // alone refuses where another node lives, for a daemon.
@@ -229,14 +237,14 @@ func Reuse(ctx context.Context, o Options) (place string, err error) {
 		return "", err
 	}
 	m, err := s.move(ctx)
-	if err != nil || m.state == "" {
+	if err != nil || m.state == "" || m.state == moveStays {
 		return "", err
 	}
 	if m.state == moveArriving {
 		return "", fmt.Errorf("%s: %w of %s, with a part of its mail: run postern store migrate there again",
 			o.Place(), ErrUnfinished, m.place)
 	}
-	return m.place, s.setMove(ctx, moveState{})
+	return m.place, s.stay(ctx, m)
 }
 
 // mover moves from one store to another.
@@ -354,14 +362,14 @@ func (m *mover) vacant(ctx context.Context, began moveState) error {
 		return fmt.Errorf("%s: %w to %s already", m.done.From, ErrMoved, began.place)
 	case there.state == moveArriving:
 		return fmt.Errorf("%s: %w of another store, %s: name an empty place", m.done.To, ErrUnfinished, there.place)
-	case there.state != "":
+	case there.state == moveGone || there.state == moveLeaving:
 		return fmt.Errorf("%s has a store, which was moved to %s: move it away, or name an empty place", m.done.To,
 			there.place)
 	}
 	return m.to.readers.read(ctx, func(conn db.Conn) error {
 		names := []string{"message"}
 		for _, t := range m.tables {
-			if !madeFull[t.name] {
+			if !saysNothing[t.name] {
 				names = append(names, t.name)
 			}
 		}
