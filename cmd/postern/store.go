@@ -52,10 +52,8 @@ See docs/nodes.md for the steps around it.`,
 		}}
 		done, err := relaystore.Migrate(cmd.Context(), relaystore.Of(source), relaystore.Of(destination), o)
 		switch {
-		case errors.Is(err, relaystore.ErrLocked) || errors.Is(err, relaystore.ErrNodeLives):
-			return fmt.Errorf("%w; stop Postern first: systemctl stop postern", err)
 		case err != nil:
-			return err
+			return stopFirst(err)
 		case asJSON(cmd):
 			return writeJSON(cmd.OutOrStdout(), done)
 		}
@@ -89,8 +87,15 @@ Next:
 	return err
 }
 
+// reuseView is what became of a store that is to be used again, as --json prints it.
+type reuseView struct {
+	Store string `json:"store"`
+	Moved bool   `json:"moved"` // it was
+	To    string `json:"to,omitempty"`
+}
+
 func (a *app) storeReuse() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "reuse",
 		Short: "Use a store again that was moved away",
 		Long: `Use the store that relay.toml names again although it was moved to another place: where that one is lost, or was
@@ -98,23 +103,33 @@ never started. Mail that waited at the time of the move is sent from here then. 
 is sent once more, and what has changed there is not here.`,
 		Example: `  postern store reuse`,
 		Args:    exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.read()
-			if err != nil {
-				return err
-			}
-			o := relaystore.Of(c)
-			place, err := relaystore.Reuse(cmd.Context(), o)
-			if err != nil {
-				return err
-			}
-			if place == "" {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s was not moved.\n", o.Place())
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s can be used again. Start nothing any more that uses %s.\n",
-				o.Place(), place)
-			return err
-		},
 	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := a.read()
+		if err != nil {
+			return err
+		}
+		o := relaystore.Of(c)
+		to, err := relaystore.Reuse(cmd.Context(), o)
+		switch out := cmd.OutOrStdout(); {
+		case err != nil:
+			return stopFirst(err)
+		case asJSON(cmd):
+			return writeJSON(out, reuseView{o.Place(), to != "", to})
+		case to == "":
+			_, err = fmt.Fprintf(out, "%s was not moved.\n", o.Place())
+		default:
+			_, err = fmt.Fprintf(out, "%s can be used again. Start nothing any more that uses %s.\n", o.Place(), to)
+		}
+		return err
+	}
+	return withJSON(cmd)
+}
+
+// stopFirst says what to do where a daemon is in the way.
+func stopFirst(err error) error {
+	if errors.Is(err, relaystore.ErrLocked) || errors.Is(err, relaystore.ErrNodeLives) {
+		return fmt.Errorf("%w; stop Postern first: systemctl stop postern", err)
+	}
+	return err
 }

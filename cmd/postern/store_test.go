@@ -21,7 +21,7 @@ func (l *commandLine) serverConfig() (path string) {
 	password, _ := u.User.Password()
 	u.User = url.User(u.User.Username())
 	l.file("postgres.pw", password+"\n")
-	l.file("nodes.key", base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", 32)))+"\n")
+	l.file("nodes.key", base64.StdEncoding.EncodeToString([]byte("0123456789abcdef0123456789ABCDEF"))+"\n")
 	text, err := os.ReadFile(l.config)
 	if err != nil {
 		l.t.Fatal(err)
@@ -68,6 +68,9 @@ func TestStoreMigrate(t *testing.T) {
 		t.Error(out)
 	}
 	if out := l.ok("store", "reuse"); !strings.Contains(out, "was not moved") {
+		t.Error(out)
+	}
+	if out := l.ok("store", "reuse", "--json"); !strings.Contains(out, `"moved": false`) {
 		t.Error(out)
 	}
 	if out := l.ok("store", "migrate", "--to", other); !strings.Contains(out, "Moved 0 messages") ||
