@@ -325,6 +325,7 @@ var children = map[string]func(dir string) error{
 	"limited": childLimited,
 	"act":     childAct,
 	"index":   childIndex,
+	"migrate": childMigrate,
 }
 
 // child prepares a process that does what; uid 0 is our own.

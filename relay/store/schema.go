@@ -57,6 +57,7 @@ var migrations = []migration{
 	{both: schemaKeepsakes},
 	{server: schemaSharedLimits},
 	{server: schemaSharedAccounts},
+	{both: schemaMove},
 }
 
 // schema1: the indexes of the queue are partial so that a message which is handed to an attempt when it

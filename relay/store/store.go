@@ -57,6 +57,7 @@ type Options struct {
 	Degraded string          // what becomes of new mail while the server is away, such as config.DegradedRefuse
 	limits   limits          // of tests
 	unusable error           // why Password or SealKey could not be read
+	moving   bool            // for Migrate and Reuse, which have the lock
 
 	MaxBytes  int64 // octets of queued contents from which Add answers queue.ErrFull; 0: no limit
 	MinFree   int64 // octets that must stay free on the file system for Add; at least minFloor, negative: none
@@ -114,7 +115,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{opts: o, log: o.Logger, unlock: func() {}}
-	if o.Daemon {
+	if o.Daemon && !o.moving {
 		unlock, err := lockFile(filepath.Join(o.Dir, LockName))
 		if err != nil {
 			return nil, err
@@ -176,6 +177,11 @@ func (s *Store) open(ctx context.Context) error {
 	}
 	if e, ok := s.engine.(*server); ok && s.opts.Daemon {
 		if err := s.joinNodes(ctx, e); err != nil {
+			return errors.Join(err, s.Close())
+		}
+	}
+	if !s.opts.moving {
+		if err := s.stays(ctx); err != nil {
 			return errors.Join(err, s.Close())
 		}
 	}

@@ -20,7 +20,7 @@ func TestUpgrade(t *testing.T) {
 	t.Cleanup(func() { migrations = whole })
 	before := slices.Index(migrations, migration{both: schemaLockout}) + 1
 	migrations = migrations[:before:before]
-	s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
+	s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true, moving: true})) // that version knew nothing of it
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -162,7 +162,7 @@ func (s *Source) readGrant(ctx context.Context) (*grant, int64, *Error) {
 	case err != nil:
 		return nil, 0, pressureError(codeStore, "the store does not give the consent for "+s.o.Upstream, err)
 	}
-	plain, err := s.o.Sealer.Open(sealLabel(s.o.Upstream), sealed)
+	plain, err := s.o.Sealer.Open(SealLabel(s.o.Upstream), sealed)
 	if err != nil {
 		fix := fixLogin
 		if errors.Is(err, seal.ErrOtherKey) {
@@ -214,7 +214,7 @@ func (s *Source) saveGrant(ctx context.Context, g *grant, version int64) (int64,
 	if err != nil {
 		return 0, err
 	}
-	return s.o.Grants.SaveGrant(ctx, s.o.Upstream, s.o.Sealer.Seal(sealLabel(s.o.Upstream), plain), version)
+	return s.o.Grants.SaveGrant(ctx, s.o.Upstream, s.o.Sealer.Seal(SealLabel(s.o.Upstream), plain), version)
 }
 
 // learn remembers what Expiries tells.
@@ -264,5 +264,5 @@ func (m *MemoryGrants) Consented(context.Context) error { return nil }
 // Ahead is of GrantStore.
 func (m *MemoryGrants) Ahead() time.Duration { return 0 }
 
-// sealLabel binds a grant to its upstream.
-func sealLabel(upstream string) string { return "postern grant\x00" + upstream }
+// SealLabel is what a grant is sealed as: it binds it to its upstream.
+func SealLabel(upstream string) string { return "postern grant\x00" + upstream }
