@@ -31,8 +31,8 @@ func (x storeExam) store(ctx context.Context) (list []finding.Finding) {
 	case err != nil && x.c.Store.URL.Server():
 		return []finding.Finding{found(codeStoreUnreadable, finding.Danger, path, "The store cannot be opened: "+
 			sentence(said(err.Error())),
-			"It has the mail that waits, the accounts and the keys. Without it no mail is taken but what [store] "+
-				"degraded allows.", "The text says what to do. See whether the server answers at all: psql '"+path+"'")}
+			"It has the mail that waits, the accounts and the keys. Without it no mail is taken.",
+			"The text says what to do. See whether the server answers at all: psql '"+path+"'")}
 	case err != nil:
 		return []finding.Finding{found(codeStoreUnreadable, finding.Danger, path, "The store cannot be opened: "+
 			sentence(said(err.Error())),

@@ -156,10 +156,30 @@ const (
 		$5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[])`
 	bulkLate = `INSERT INTO search_late SELECT n FROM unnest($1::bigint[]) AS f(n), search_state s
 		WHERE s.k = 1 AND f.n >= s.floor AND f.n < s.high ON CONFLICT DO NOTHING`
-	bulkCounters = `UPDATE counter SET messages = messages + $1::bigint, held = held + $2::bigint,
-		bytes = bytes + $3::bigint, events = events + $4::bigint, history = history + $5::bigint,
-		refusals = refusals + $6::bigint WHERE k = $7::bigint`
+	// A batch of a daemon puts its number in place of the one before, or fails: a batch whose answer was lost either has
+	// its number there, or is kept from taking place any more by another number (see fence). Commands have row 0 together,
+	// and no numbers.
+	bulkCounters = `WITH done AS (
+			UPDATE counter SET messages = messages + $1::bigint, held = held + $2::bigint,
+				bytes = bytes + $3::bigint, events = events + $4::bigint, history = history + $5::bigint,
+				refusals = refusals + $6::bigint, batch = CASE WHEN k = 0 THEN 0 ELSE $8::bigint + 1 END
+			WHERE k = $7::bigint AND (k = 0 OR batch = $8::bigint) RETURNING 1
+		) SELECT 1 / count(*) FROM done`
 )
+
+// bulkBecame are, by statement, queries for the messages that are now as the statement makes them.
+var bulkBecame = map[string]string{
+	bulkRemove: `SELECT f.id FROM unnest($1::bytea[], $2::bytea[]) AS f(id, owner)
+		WHERE NOT EXISTS (SELECT FROM message m WHERE m.id = f.id)`,
+	bulkRecord: `SELECT m.id FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bytea[],
+			$7::bytea[]) AS f(id, owner, next, waiting_for, warned, recipients, last_reply)
+		JOIN message m ON m.id = f.id AND m.lease_until = 0 AND m.waiting_for = f.waiting_for AND m.warned = f.warned
+		JOIN message_body b ON b.id = f.id AND b.recipients = f.recipients AND b.last_reply = f.last_reply`,
+	bulkLease: `SELECT m.id FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[]) AS f(id, owner, now, until)
+		JOIN message m ON m.id = f.id AND m.lease_owner = f.owner AND m.lease_until = f.until`,
+	bulkExtend: `SELECT m.id FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) AS f(id, owner, until)
+		JOIN message m ON m.id = f.id AND m.lease_owner = f.owner AND m.lease_until = f.until`,
+}
 
 // addBulk adds messages.
 type addBulk struct {
@@ -335,15 +355,17 @@ func (s *server) together(ops []*op) (did outcome, err error) {
 		err = b.send(conn)
 		switch {
 		case conn.Lost():
-			if err = s.resolve(s.over(conn, err)); err != nil {
+			if err = b.fence(s.over(conn, err)); err == nil {
+				err = b.ask()
+			}
+			if err != nil {
 				return did, err
 			}
-			err = b.ask()
 		case db.KindOf(err) == db.Taken && len(ops) == 1:
 			return s.try(ops) // the number of an event is another one's
 		}
 		if err != nil {
-			did.alone = true
+			did.alone = ofOne(conn, err)
 			return did, s.over(conn, err)
 		}
 		did.wrote = true
@@ -371,15 +393,23 @@ func (b *batch) send(conn *postgres.Conn) error {
 		}
 		calls = append(calls, postgres.Call{Query: query, Args: args})
 	}
-	if c := b.adds; c != (counters{}) {
-		calls = append(calls, postgres.Call{Query: bulkCounters, Args: []any{c.messages, c.held, c.bytes, c.events,
-			c.history, c.refusals, b.node.Load()}})
+	c, node := b.adds, b.node.Load()
+	if b.lapsed {
+		var err error
+		if b.batch, _, err = conn.Int(batchOf, node); err != nil {
+			return err
+		}
+		b.lapsed = false
 	}
+	calls = append(calls, postgres.Call{Query: bulkCounters, Args: []any{c.messages, c.held, c.bytes, c.events,
+		c.history, c.refusals, node, b.batch}})
 	calls = append(calls, postgres.Call{Query: "SELECT coalesce(sum(bytes), 0)::bigint FROM counter"})
 	results, err := conn.Pipeline(context.Background(), calls)
 	if err != nil {
+		b.lapsed = postgres.CodeOf(err) == "22012" // division by zero
 		return err
 	}
+	b.batch++
 	for i, query := range b.order {
 		s := b.calls[query]
 		if len(s.answers) == 0 {
@@ -388,9 +418,7 @@ func (b *batch) send(conn *postgres.Conn) error {
 		for row := range results[i].Rows() {
 			delete(s.answers, row.Text(0)) // it is nil already
 		}
-		for _, answer := range s.answers {
-			answer.say(queue.ErrNotFound)
-		}
+		s.missing()
 	}
 	for row := range results[len(results)-1].Rows() {
 		b.queued = row.Int(0)
@@ -422,13 +450,63 @@ func (b *batch) ensure(conn *postgres.Conn) error {
 	return nil
 }
 
-// ask finds out, after a commit whose answer was lost but which took place, which messages were in the state that they
+const batchOf = "SELECT batch FROM counter WHERE k = ?"
+
+// fence finds out whether a batch whose answer was lost took place, or sees to it that it never will: nil, or an error of
+// it.
+func (b *batch) fence(cause error) error {
+	node := b.node.Load()
+	if node == 0 || b.lapsed {
+		return b.resolve(cause)
+	}
+	before, done, fenced := b.batch, b.batch+1, b.batch+2
+	b.lapsed = true
+	return b.settle(cause, func(conn *postgres.Conn) (postgres.Outcome, error) {
+		err := conn.Run("UPDATE counter SET batch = ? WHERE k = ? AND batch = ?", fenced, node, before)
+		if err != nil {
+			return postgres.Unknown, err
+		}
+		now, _, err := conn.Int(batchOf, node)
+		if err != nil {
+			return postgres.Unknown, err
+		}
+		b.batch, b.lapsed = now, false
+		switch now {
+		case done:
+			return postgres.Committed, nil
+		case fenced:
+			return postgres.Aborted, nil
+		}
+		return postgres.Unknown, nil
+	})
+}
+
+// ask finds out, after a batch whose answer was lost but which took place, which messages were in the state that they
 // had to be in: those that are now as they were to become.
 func (b *batch) ask() error {
+	conn, err := b.writing()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errDoubt, err)
+	}
 	for _, query := range b.order {
-		if s := b.calls[query]; len(s.answers) > 0 {
-			return fmt.Errorf("it is not known which of %d writes took place: %w", len(s.answers), ErrAway)
+		s := b.calls[query]
+		if len(s.answers) == 0 {
+			continue
 		}
+		for row, err := range conn.Rows(bulkBecame[query], s.args()...) {
+			if err != nil {
+				return fmt.Errorf("%w: %w", errDoubt, b.over(conn, err))
+			}
+			delete(s.answers, row.Text(0))
+		}
+		s.missing()
 	}
 	return nil
+}
+
+// missing answers for the messages that a statement did not change.
+func (s *stack) missing() {
+	for _, answer := range s.answers {
+		answer.say(queue.ErrNotFound)
+	}
 }

@@ -15,9 +15,7 @@ import (
 // What mail writes is one round trip, alone or together with what others write; none of it waits for what people and
 // tasks write elsewhere.
 func TestOneRoundTrip(t *testing.T) {
-	if onServer() {
-		t.Skip("it is run once")
-	}
+	once(t)
 	pg := testkit.SharedPostgreSQL(t)
 	gate := testkit.NewGate(t, pg.Address())
 	url := pg.NewDatabase(t)

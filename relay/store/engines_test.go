@@ -115,3 +115,10 @@ func fileOnly(t testing.TB) {
 		t.Skip("this is of a file")
 	}
 }
+
+// once skips a test that starts a server of its own, where the tests are run again on one.
+func once(t testing.TB) {
+	if onServer() {
+		t.Skip("it has been run")
+	}
+}

@@ -235,6 +235,24 @@ func (s *Store) openPEM(k *Key) error {
 	return nil
 }
 
+// matchSeal refuses a key that seals secrets if it is not the one of the other nodes.
+func (s *Store) matchSeal(ctx context.Context) error {
+	kept, err := readAll(ctx, s.readers, func(row db.Row) ([2]string, error) {
+		return [2]string{row.Text(0), row.Text(1)}, nil
+	}, "SELECT name, value FROM secret")
+	for _, secret := range kept {
+		if _, err := s.sealer.Open(secretLabel(secret[0]), []byte(secret[1])); errors.Is(err, seal.ErrOtherKey) {
+			return wrap(s.explainSeal(err), "secret %s", secret[0])
+		}
+	}
+	if err == nil {
+		if _, err = s.Keys(ctx); !errors.Is(err, seal.ErrOtherKey) {
+			err = nil // whoever needs them is told
+		}
+	}
+	return err
+}
+
 // sealKeys seals what an earlier version stored in clear.
 func (s *Store) sealKeys(ctx context.Context) error {
 	keys, err := s.Keys(ctx)

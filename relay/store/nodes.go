@@ -62,7 +62,9 @@ func (s *Store) joinNodes(ctx context.Context, e *server) error {
 		if err != nil {
 			return err
 		}
-		m.number, err = m.enter(t, host, now)
+		if m.number, err = m.enter(t, host, now); err == nil {
+			e.lapsed = true // the last batch is of another process
+		}
 		return err
 	})
 	if err != nil {

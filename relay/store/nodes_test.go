@@ -21,9 +21,7 @@ func ofServer(t *testing.T, url, node string, daemon bool) Options {
 
 // One daemon has the database at a time. When it has ended, another takes over; when it stands still, after a while.
 func TestOneNodeAtATime(t *testing.T) {
-	if onServer() {
-		t.Skip("it is run once")
-	}
+	once(t)
 	url := testkit.SharedPostgreSQL(t).NewDatabase(t)
 	a, b := ofServer(t, url, "a", true), ofServer(t, url, "b", true)
 	first := open(t, a)
@@ -69,9 +67,7 @@ func TestOneNodeAtATime(t *testing.T) {
 
 // A process that was killed leaves its row. The next one in its data directory need not wait for that to lapse.
 func TestNodeAfterItsDeath(t *testing.T) {
-	if onServer() {
-		t.Skip("it is run once")
-	}
+	once(t)
 	url := testkit.SharedPostgreSQL(t).NewDatabase(t)
 	a := ofServer(t, url, "a", true)
 	s := open(t, a)

@@ -14,9 +14,7 @@ import (
 
 // Contents go with the part of their hour, once no message needs it. A few messages that wait do not keep a part.
 func TestPartsAreDropped(t *testing.T) {
-	if onServer() {
-		t.Skip("it is run once")
-	}
+	once(t)
 	pg := testkit.SharedPostgreSQL(t)
 	url := pg.NewDatabase(t)
 	s := open(t, ofServer(t, url, "a", true))
@@ -31,7 +29,9 @@ func TestPartsAreDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	parts := func() int { return len(testkit.SQL(t, url, "SELECT 1 FROM pg_inherits WHERE inhparent = 'content'::regclass")) }
+	parts := func() int {
+		return len(testkit.SQL(t, url, "SELECT 1 FROM pg_inherits WHERE inhparent = 'content'::regclass"))
+	}
 	drop := func(want, left int) {
 		t.Helper()
 		if n, err := s.DropContents(t.Context()); err != nil || n != want || parts() != left {

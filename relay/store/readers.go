@@ -89,8 +89,14 @@ func (r *readers) get(ctx context.Context) (db.Conn, error) {
 		err = ErrClosed
 	}
 	r.mu.Unlock()
+	if c, ok := conn.(mortal); ok && !c.Alive() {
+		_ = conn.Close()
+		conn = nil
+	}
 	if err == nil && conn == nil {
-		conn, err = r.open()
+		if conn, err = r.open(); err != nil {
+			conn = nil // the interface
+		}
 	}
 	if err != nil {
 		r.free <- conn
@@ -131,7 +137,13 @@ func interruptOn(ctx context.Context, conn db.Conn) (stop func()) {
 	}
 }
 
+// mortal is a connection that may be lost while nobody uses it.
+type mortal interface{ Alive() bool }
+
 func readError(ctx context.Context, err error) error {
+	if db.KindOf(err) == db.Gone && !errors.Is(err, ErrAway) {
+		return fmt.Errorf("%w: %w", ErrAway, err)
+	}
 	if db.KindOf(err) == db.Interrupted && ctx.Err() != nil {
 		return fmt.Errorf("%w (%w)", ctx.Err(), err)
 	}

@@ -56,6 +56,7 @@ var migrations = []migration{
 	{both: schemaFlows},
 	{both: schemaKeepsakes},
 	{server: schemaSharedLimits},
+	{server: schemaSharedAccounts},
 }
 
 // schema1: the indexes of the queue are partial so that a message which is handed to an attempt when it

@@ -71,7 +71,8 @@ CREATE TABLE counter (
 	bytes    bigint NOT NULL,
 	events   bigint NOT NULL,
 	history  bigint NOT NULL,
-	refusals bigint NOT NULL
+	refusals bigint NOT NULL,
+	batch    bigint NOT NULL DEFAULT 0 -- that the node wrote last: see bulkCounters
 ) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 100);
 INSERT INTO counter VALUES (0, 0, 0, 0, 0, 0, 0);
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,11 +30,14 @@ type server struct {
 	// Of the writer's goroutine.
 	queued int64          // octets of contents, as the last batch saw them
 	known  int64          // a part of content that is there
+	batch  int64          // the number of the last batch, as the row of counters has it
+	lapsed bool           // that is not known
 	conn   *postgres.Conn // nil: lost
 	tried  time.Time      // when the last connection was tried without success
 	wait   time.Duration  // from then until the next one
 
-	away atomic.Pointer[failure] // why there is no connection; nil: there is
+	away    atomic.Pointer[failure] // why there is no connection; nil: there is
+	refused atomic.Pointer[refused] // the last attempt to connect, if it had no success
 }
 
 // Writes that read what they then change (accounts, keys, sessions, what operators do to the queue) wait for each other
@@ -51,6 +55,9 @@ const (
 	retries     = 3                      // of a transaction that met another one's locks
 )
 
+// errDoubt: the answer to a commit was lost, and cannot be had any more.
+var errDoubt = errors.New("it is not known whether this was written")
+
 // ErrAway: the database cannot be reached, or takes no writes at present. It is tried again with each write.
 var ErrAway = errors.New("the database is away")
 
@@ -59,7 +66,9 @@ func newServer(o Options, f *fuse) *server {
 	if o.Password != "" {
 		url += " password='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(string(o.Password)) + "'"
 	}
-	s := &server{fuse: f, log: o.Logger, config: postgres.Config{URL: url, Node: o.Node}, name: o.Place()}
+	config := postgres.Config{URL: url, Node: o.Node, StatementTimeout: cmp.Or(o.limits.statement, statementFor),
+		LockTimeout: o.limits.lock}
+	s := &server{fuse: f, log: o.Logger, config: config, name: o.Place()}
 	s.asking = newReaders(s.asker, s.snapshot(), maxReaders)
 	return s
 }
@@ -87,10 +96,13 @@ func (s *server) prepare(ctx context.Context, conn *postgres.Conn) error {
 	if err := conn.SetStatementTimeout(ctx, 0); err != nil {
 		return err
 	}
-	if err := prepareTables(conn); err != nil {
+	stop := interruptOn(ctx, conn)
+	err := prepareTables(conn)
+	stop()
+	if err = readError(ctx, err); err != nil {
 		return err
 	}
-	if err := conn.SetStatementTimeout(ctx, statementFor); err != nil {
+	if err := conn.SetStatementTimeout(ctx, s.config.StatementTimeout); err != nil {
 		return err
 	}
 	asked := time.Now()
@@ -104,6 +116,9 @@ func (s *server) prepare(ctx context.Context, conn *postgres.Conn) error {
 // statementFor is how long a statement may take, but for those that change the schema.
 const statementFor = 30 * time.Second
 
+// limits are how long a statement may take, and its wait for a lock; 0: as usual.
+type limits struct{ statement, lock time.Duration }
+
 // serverTime is the server's clock in nanoseconds since 1970.
 const serverTime = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000"
 
@@ -115,7 +130,7 @@ func prepareTables(conn *postgres.Conn) error {
 		if _, err := conn.Begin(); err != nil {
 			return err
 		}
-		if err := conn.Run(schemaLock); err != nil {
+		if err := lockSchema(conn); err != nil {
 			return errors.Join(err, conn.Rollback())
 		}
 		more, err := nextVersion(conn)
@@ -126,6 +141,12 @@ func prepareTables(conn *postgres.Conn) error {
 			return err
 		}
 	}
+}
+
+// lockSchema waits, within a transaction, as long as another process needs to bring a large database up to date. For
+// other locks there is the limit.
+func lockSchema(conn *postgres.Conn) error {
+	return conn.Exec("SET LOCAL lock_timeout = 0; " + schemaLock + "; SET LOCAL lock_timeout = 10000")
 }
 
 // nextVersion brings the schema to its next version, within a transaction, and reports whether there may be more.
@@ -175,7 +196,10 @@ func (s *server) there(ctx context.Context) (bool, error) {
 	}
 	defer conn.Close()
 	version, err := tablesVersion(conn)
-	return version > 0, err
+	if err == nil && version < 0 {
+		err = errForeignTables
+	}
+	return version > 0, wrap(err, "open %s", s.name)
 }
 
 // close implements engine.
@@ -213,12 +237,23 @@ func (s *server) asker() (db.Conn, error) {
 // reader implements engine.
 func (s *server) reader() (db.Conn, error) { return s.connect() }
 
+// refused is why there was no connection, for all who want one until then.
+type refused struct {
+	error
+	until time.Time
+}
+
 func (s *server) connect() (*postgres.Conn, error) {
+	if r := s.refused.Load(); r != nil && time.Now().Before(r.until) {
+		return nil, r.error
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), connectFor)
 	defer cancel()
 	conn, err := postgres.Open(ctx, s.config)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrAway, err)
+		err = fmt.Errorf("%w: %w", ErrAway, err)
+		s.refused.Store(&refused{err, time.Now().Add(reconnectAt)})
+		return nil, err
 	}
 	return conn, nil
 }
@@ -239,11 +274,29 @@ func (s *server) transact(ops []*op) (did outcome, err error) {
 		run = s.together
 	}
 	for range retries {
-		if did, err = run(ops); db.KindOf(err) != db.Busy {
+		if did, err = run(ops); !s.passing(err) {
 			break
 		}
 	}
 	return did, err
+}
+
+// passing reports whether a transaction that failed, and of which nothing is stored, may do better at once: it met the
+// locks of another one, or its connection was lost and there may be another.
+func (s *server) passing(err error) bool {
+	switch {
+	case err == nil, errors.Is(err, errDoubt), postgres.TimedOut(err):
+		return false
+	case errors.Is(err, ErrAway):
+		return s.away.Load() == nil
+	}
+	return db.KindOf(err) == db.Busy
+}
+
+// ofOne reports whether an error may be the fault of one write of several. For a lock that is not free all of them would
+// wait as long again, each.
+func ofOne(conn *postgres.Conn, err error) bool {
+	return !conn.Lost() && db.KindOf(err) != db.ReadOnly && !postgres.LockTimedOut(err)
 }
 
 func (s *server) try(ops []*op) (did outcome, err error) {
@@ -255,12 +308,12 @@ func (s *server) try(ops []*op) (did outcome, err error) {
 		err = conn.Run(writeLock)
 	}
 	if err != nil {
-		return outcome{}, s.over(conn, err)
+		return outcome{}, s.over(conn, errors.Join(err, conn.Rollback()))
 	}
 	before := conn.TotalChanges()
 	t := &tx{Conn: conn, engine: s, clock: &s.clock, layout: serverLayout, counter: s.node.Load()}
 	if did.results, err = runAll(t, ops, s.log); err != nil {
-		did.alone = !conn.Lost()
+		did.alone = ofOne(conn, err)
 		return did, s.over(conn, errors.Join(err, conn.Rollback()))
 	}
 	did.wrote = conn.TotalChanges() != before
@@ -273,7 +326,11 @@ func (s *server) try(ops []*op) (did outcome, err error) {
 // writing returns the connection that writes, a new one where it is lost.
 func (s *server) writing() (*postgres.Conn, error) {
 	if s.conn != nil {
-		return s.conn, nil
+		if s.conn.Alive() {
+			return s.conn, nil
+		}
+		s.conn.Close()
+		s.conn = nil
 	}
 	if f := s.away.Load(); f != nil && time.Since(s.tried) < s.wait {
 		return nil, f.error
@@ -321,14 +378,25 @@ func (s *server) over(conn *postgres.Conn, err error) error {
 func (s *server) resolve(cause error) error {
 	e, ok := errors.AsType[*postgres.Error](cause)
 	if !ok || e.XID == (postgres.XID{}) {
-		return fmt.Errorf("it is not known whether this was written: %w", cause)
+		return fmt.Errorf("%w: %w", errDoubt, cause)
 	}
+	return s.settle(cause, func(conn *postgres.Conn) (postgres.Outcome, error) {
+		what, err := conn.Outcome(e.XID)
+		if what == postgres.InProgress {
+			_ = conn.End(e.XID)
+		}
+		return what, err
+	})
+}
+
+// settle asks what became of a transaction until there is an answer.
+func (s *server) settle(cause error, look func(*postgres.Conn) (postgres.Outcome, error)) error {
 	for until := time.Now().Add(outcomeFor); time.Now().Before(until); time.Sleep(reconnectAt) {
 		conn, err := s.writing()
 		if err != nil {
 			continue
 		}
-		what, err := conn.Outcome(e.XID)
+		what, err := look(conn)
 		switch {
 		case err != nil:
 			cause = s.over(conn, errors.Join(cause, err))
@@ -336,13 +404,11 @@ func (s *server) resolve(cause error) error {
 			return nil
 		case what == postgres.Aborted:
 			return cause
-		case what == postgres.InProgress:
-			_ = conn.End(e.XID)
-		default:
-			return fmt.Errorf("it is not known whether this was written: %w", cause)
+		case what != postgres.InProgress:
+			return fmt.Errorf("%w: %w", errDoubt, cause)
 		}
 	}
-	return fmt.Errorf("it is not known whether this was written: %w", cause)
+	return fmt.Errorf("%w: %w", errDoubt, cause)
 }
 
 // between implements transactor.
@@ -351,11 +417,11 @@ func (s *server) between() {}
 // makeRoom implements transactor: that is for the server's administrator.
 func (s *server) makeRoom() {}
 
-// rest implements transactor.
-func (s *server) rest() (time.Duration, bool) { return 0, false }
+// rest implements transactor: while the database is away no mail is taken, and nobody else would try again.
+func (s *server) rest() (time.Duration, bool) { return s.wait, s.away.Load() != nil }
 
 // tidy implements transactor.
-func (s *server) tidy() {}
+func (s *server) tidy() { _, _ = s.writing() }
 
 // partOf is the part of content that holds what is received at a time: an hour.
 func partOf(n int64) int64 { return n / int64(time.Hour) }

@@ -19,6 +19,11 @@ import (
 
 // openServer returns how to ask a database of its own over n connections, as n nodes have them.
 func openServer(t *testing.T, n int) askServer {
+	return openTables(t, n, sharedTables+schemaSharedLimits)
+}
+
+// openTables is openServer with other tables.
+func openTables(t *testing.T, n int, schema string) askServer {
 	t.Helper()
 	url := testkit.SharedPostgreSQL(t).NewDatabase(t)
 	conns := make(chan *postgres.Conn, n)
@@ -31,7 +36,7 @@ func openServer(t *testing.T, n int) askServer {
 		conns <- c
 	}
 	c := <-conns
-	if err := c.Exec(sharedTables + schemaSharedLimits); err != nil {
+	if err := c.Exec(schema); err != nil {
 		t.Fatal(err)
 	}
 	conns <- c
@@ -61,6 +66,7 @@ CREATE TABLE known_count (login BLOB PRIMARY KEY, n INTEGER NOT NULL);
 `
 
 func TestSharedLimits(t *testing.T) {
+	once(t)
 	policytest.RunSharedLimits(t, func(t *testing.T, now func() time.Time) policy.SharedLimits {
 		s := newSharedLimits(openServer(t, 4), 1_000_000)
 		s.at = func() int64 { return now().UnixNano() }

@@ -55,6 +55,7 @@ type Options struct {
 	SealKey  auth.Secret     // 32 octets that seal what is secret, the same on all nodes
 	Node     string          // this node's name, which no other has
 	Degraded string          // what becomes of new mail while the server is away, such as config.DegradedRefuse
+	limits   limits          // of tests
 	unusable error           // why Password or SealKey could not be read
 
 	MaxBytes  int64 // octets of queued contents from which Add answers queue.ErrFull; 0: no limit
@@ -168,6 +169,11 @@ func (s *Store) open(ctx context.Context) error {
 	s.engine.readBy(s.readers)
 	s.writer = newWriter(s.engine, f)
 	s.running.Go(s.writer.run)
+	if s.opts.URL.Server() {
+		if err := s.matchSeal(ctx); err != nil {
+			return errors.Join(err, s.Close())
+		}
+	}
 	if e, ok := s.engine.(*server); ok && s.opts.Daemon {
 		if err := s.joinNodes(ctx, e); err != nil {
 			return errors.Join(err, s.Close())

@@ -29,6 +29,7 @@ var least = share{messages: 1, recipients: 1}
 type meter struct {
 	unit upstream.Unit
 	window
+	lent *lent // nil: not shared with other nodes
 }
 
 // pace holds an identity to its rates. It is pure; the caller holds the lock.
@@ -109,6 +110,7 @@ func (p pace) record(now time.Time, s *share, used share) {
 		m.flying -= s.of(m.unit)
 		if n := used.of(m.unit); n > 0 {
 			m.count(now, n)
+			m.charge(n)
 		}
 	}
 	*s = share{}
@@ -124,10 +126,11 @@ func (p pace) quotaOpens(now time.Time, span time.Duration) time.Duration {
 	if m == nil {
 		return 0
 	}
-	if m.advance(now); m.sum < ourShare {
+	sum, oldest := m.seen(now)
+	if sum < ourShare {
 		return 0
 	}
-	return min(m.oldest(now).Sub(now), span)
+	return min(oldest.Sub(now), span)
 }
 
 func (p pace) states(now time.Time) []upstream.RateState {
@@ -135,7 +138,7 @@ func (p pace) states(now time.Time) []upstream.RateState {
 	for i := range p {
 		if m := &p[i]; m.limit > 0 {
 			states = append(states, upstream.RateState{Rate: upstream.Rate{Count: m.limit, Unit: m.unit, Per: m.span},
-				Used: m.limit - m.room(now), Frees: m.oldest(now)})
+				Used: m.limit - m.roomOfAll(now), Frees: m.frees(now)})
 		}
 	}
 	return states

@@ -41,6 +41,9 @@ func (t *Table[H]) HandOver() (quotas []upstream.Quota) {
 
 // Inherit implements upstream.Transport. What was read from the store is in quotas, or over.
 func (t *Table[H]) Inherit(quotas []upstream.Quota) {
+	if t.o.Sharing != nil {
+		return // what is known is in the database
+	}
 	t.Update(func() {
 		for key, a := range t.accounts {
 			if a.taken == 0 {
@@ -139,7 +142,7 @@ func (m *meter) appendCounts(counts []upstream.QuotaCount, now time.Time) []upst
 // saveSoonLocked saves after d, or sooner if that was asked for before.
 func (t *Table[H]) saveSoonLocked(d time.Duration) {
 	switch {
-	case t.set.Quotas == nil || t.closed || t.handedOver:
+	case t.set.Quotas == nil || t.o.Sharing != nil || t.closed || t.handedOver:
 	case t.saver == nil:
 		t.saver = time.AfterFunc(d, func() { t.save(context.Background()) })
 	case d == 0:

@@ -10,8 +10,9 @@ type Slot[H Held] struct {
 	t         *Table[H]
 	a         *account[H]
 	admission Admission
-	share     share // of the rates; guarded by Table.mu
-	lonely    bool  // there was no other slot when this one was taken
+	share     share           // of the rates; guarded by Table.mu
+	lonely    bool            // there was no other slot when this one was taken, at no node
+	term      context.Context // ends when the slot's lease does; nil: it is not leased
 	taken     uint64
 	recorded  bool
 	released  bool
@@ -38,6 +39,9 @@ func (s *Slot[H]) Record(n News) (slowed bool) {
 	if moved {
 		t.armLocked(a, now)
 	}
+	if moved {
+		t.movedLocked(a, n.Spent)
+	}
 	if moved && a.spentLocked(n.Spent) {
 		t.saveSoonLocked(0)
 	}
@@ -57,7 +61,7 @@ func (s *Slot[H]) adaptLocked(now time.Time, n News) (adapted News, slowed bool)
 	a := s.a
 	switch {
 	case n.Verdict == Works:
-		a.flow.worked(a.inUse)
+		a.flow.worked(a.inUse + a.othersLocked())
 	case n.Verdict == Pressure && n.Slow && a.breaker.Ready():
 		slowed = true
 		if floor := a.flow.slowed(); !floor && !s.aloneLocked() {
@@ -89,8 +93,9 @@ func (s *Slot[H]) Release(last func(keep bool)) {
 		a.inUse--
 		if last != nil {
 			idle, closing := a.held.Connections()
-			last(!t.closed && a.inUse+idle+closing < a.flow.now)
+			last(!t.closed && a.inUse+idle+closing < a.placesLocked(time.Now()))
 		}
+		t.givesLocked(a)
 	})
 	t.Changed()
 }
@@ -98,10 +103,14 @@ func (s *Slot[H]) Release(last func(keep bool)) {
 // Claim waits for room for a further transaction to n recipients, not for long: whoever has begun holds a connection.
 // It returns for how many there is room; for none, wait says when there may be.
 func (s *Slot[H]) Claim(ctx context.Context, n int) (got int, wait time.Duration) {
+	s.fetch(ctx, share{1, int64(n)})
 	for began := time.Now(); ; {
 		now := time.Now()
 		s.t.mu.Lock()
 		got, until := s.a.pace.claim(now, &s.share, n)
+		if got == 0 {
+			s.t.needLocked(s.a, now, s.share, least)
+		}
 		s.t.mu.Unlock()
 		if got > 0 {
 			return got, 0

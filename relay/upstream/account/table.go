@@ -8,6 +8,8 @@
 //   - "Too much at a time" first costs slots; the account waits only when no slot is left to take away.
 //   - What was sent within the windows of rates and quotas is persisted; a crash loses the last half minute of it.
 //   - The table is bounded: an account whose state is that of a new one makes room.
+//   - With a Sharing the tables of several nodes hold to one number of slots, one count of each rate, one pause and one
+//     probe together. What a node may use it has leased before; see Sharing, ledger and Shared.
 package account
 
 import (
@@ -33,6 +35,8 @@ type Held interface {
 	Connections() (idle, closing int)
 	// Blank reports that nothing is lost when it is made anew.
 	Blank() bool
+	// Shed closes n idle connections: another node is to have their slots.
+	Shed(n int)
 }
 
 // Options of a table beside the upstream's settings.
@@ -40,6 +44,7 @@ type Options struct {
 	Windows  []time.Duration // of quotas that the provider may speak of
 	Spent    upstream.Status // of an account whose quota is used up, where a restart remembers that
 	FoldCase bool            // names that differ in case are one account
+	Sharing  *Sharing        // with the tables of other nodes; nil: there are none. Settings.Quotas is not used beside
 	Log      *slog.Logger
 }
 
@@ -48,6 +53,9 @@ type Table[H Held] struct {
 	set  *upstream.Settings
 	o    Options
 	held func() H // makes what the protocol has for a new account
+
+	holder string // the name among the tables that share
+	born   time.Time
 
 	mu         sync.Mutex // guards what follows, and every account
 	accounts   map[string]*account[H]
@@ -73,6 +81,7 @@ type account[H Held] struct {
 	alarm   *time.Timer // fires when the breaker's wait is over
 	pace    pace
 	paced   *time.Timer // fires when the rates have room again
+	lease   *lease      // nil: nothing is shared
 
 	spentUntil time.Time // a quota is used up until then, zero or past: none
 	senders    map[string]refusedSender
@@ -80,8 +89,16 @@ type account[H Held] struct {
 
 // New makes a table and reads what was saved for the upstream. held makes what the protocol has for one account.
 func New[H Held](set *upstream.Settings, o Options, held func() H) *Table[H] {
-	t := &Table[H]{set: set, o: o, held: held, accounts: make(map[string]*account[H]), drained: make(chan struct{})}
-	t.restoreLocked(saved(set, o.Log))
+	t := &Table[H]{set: set, o: o, held: held, accounts: make(map[string]*account[H]), drained: make(chan struct{}),
+		born: time.Now()}
+	if o.Sharing == nil {
+		t.restoreLocked(saved(set, o.Log))
+		return t
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.holder = o.Sharing.join(t)
+	t.accountLocked(set.Username)
 	return t
 }
 
@@ -102,10 +119,11 @@ func (t *Table[H]) Reserve(now time.Time, identity string, first func(H)) (slot 
 	if busy || !until.IsZero() {
 		return nil, until
 	}
-	if _, closing := a.held.Connections(); a.inUse+closing >= a.flow.now {
+	if !t.mayProbeLocked(a, now) || !t.placeLocked(a, now) {
 		return nil, time.Time{}
 	}
 	if until, busy = a.pace.wait(now, share{}, least); busy || !until.IsZero() {
+		t.needLocked(a, now, share{}, least)
 		return nil, t.shortLocked(a, now, until)
 	}
 	a.inUse++
@@ -115,6 +133,9 @@ func (t *Table[H]) Reserve(now time.Time, identity string, first func(H)) (slot 
 	}
 	idle, closing := a.held.Connections()
 	s := &Slot[H]{t: t, a: a, taken: a.taken, lonely: a.inUse+idle+closing == 1, admission: a.breaker.Admit()}
+	if l := a.lease; l != nil {
+		s.term, s.lonely = l.term, s.lonely && l.others == 0
+	}
 	a.pace.take(&s.share, least)
 	return s, time.Time{}
 }
@@ -134,10 +155,7 @@ func (t *Table[H]) shortLocked(a *account[H], now, until time.Time) time.Time {
 }
 
 func (t *Table[H]) accountLocked(name string) *account[H] {
-	key := name
-	if t.o.FoldCase {
-		key = mail.LowerASCII(name)
-	}
+	key := t.keyOf(name)
 	if a := t.accounts[key]; a != nil {
 		return a
 	}
@@ -146,15 +164,39 @@ func (t *Table[H]) accountLocked(name string) *account[H] {
 	}
 	a := &account[H]{name: name, held: t.held(), flow: newFlow(t.set.MaxConnections),
 		pace: newPace(t.set.Rates, t.o.Windows)}
+	t.shareLocked(a)
 	t.accounts[key] = a
 	return a
+}
+
+func (t *Table[H]) keyOf(name string) string {
+	if t.o.FoldCase {
+		return mail.LowerASCII(name)
+	}
+	return name
+}
+
+// placeLocked reports whether a slot is free.
+func (t *Table[H]) placeLocked(a *account[H], now time.Time) bool {
+	_, closing := a.held.Connections()
+	used, places := a.inUse+closing, a.placesLocked(now)
+	if l := a.lease; l != nil {
+		l.used = now
+		if used >= places && used < a.flow.now {
+			l.lack = true
+			t.lackLocked(l, now)
+		} else if used+1 < places {
+			l.lack = false
+		}
+	}
+	return used < places
 }
 
 // evictLocked forgets one account that would be no different if it were new.
 func (t *Table[H]) evictLocked() bool {
 	looked, now := 0, time.Now()
 	for key, a := range t.accounts {
-		if !a.busyLocked() && a.breaker.blank() && a.held.Blank() && len(a.senders) == 0 && a.pace.blank(now) {
+		if !a.busyLocked() && !a.leasedLocked() && a.breaker.blank() && a.held.Blank() && len(a.senders) == 0 && a.pace.blank(now) {
 			stop(&a.paced)
 			delete(t.accounts, key)
 			return true
@@ -231,6 +273,7 @@ func (t *Table[H]) TryAgain() {
 			if b := &a.breaker; b.Status == upstream.Paused && b.Early && now.Before(b.Until) {
 				b.Until, moved = now, true
 				stop(&a.alarm)
+				t.movedLocked(a, !a.spentUntil.IsZero())
 			}
 		}
 	})
@@ -294,11 +337,20 @@ func (t *Table[H]) Shut() {
 
 // Wait waits, behind Shut, until every slot is given back, or ctx ends, and saves what is to be remembered.
 func (t *Table[H]) Wait(ctx context.Context) error {
-	defer t.save(context.WithoutCancel(ctx))
+	defer t.finish(context.WithoutCancel(ctx))
 	select {
 	case <-t.drained:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// finish gives back what was leased, or saves what is to be remembered.
+func (t *Table[H]) finish(ctx context.Context) {
+	if t.o.Sharing == nil {
+		t.save(ctx)
+		return
+	}
+	t.o.Sharing.leave(ctx, t)
 }

@@ -23,6 +23,7 @@ type conns struct {
 
 func (c *conns) Connections() (idle, closing int) { return c.idle, c.closing }
 func (c *conns) Blank() bool                      { return !c.kept }
+func (c *conns) Shed(n int)                       { c.idle -= n }
 
 const office = "office@example.com"
 

@@ -73,6 +73,7 @@ const (
 // id; the error of a Token is shown to people. Without Dial the proxy of the environment is used.
 type Options struct {
 	upstream.Settings
+	Sharing *account.Sharing // with other nodes; nil: there are none
 
 	BaseURL string // service root with its version; https only
 
@@ -148,7 +149,8 @@ func New(o Options) (*Upstream, error) {
 	}
 	u.ctx, u.stop = context.WithCancel(context.Background())
 	// Exchange does not tell Office@example.com from office@example.com, nor may its limits here.
-	u.Table = account.New(&u.o.Settings, account.Options{Spent: upstream.Paused, FoldCase: true, Log: u.log},
+	u.Table = account.New(&u.o.Settings, account.Options{Spent: upstream.Paused, FoldCase: true,
+		Sharing: o.Sharing, Log: u.log},
 		func() *mailbox { return new(mailbox) })
 	return u, nil
 }

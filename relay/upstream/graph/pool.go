@@ -17,6 +17,9 @@ type mailbox struct {
 // Connections implements account.Held: they belong to no mailbox.
 func (*mailbox) Connections() (idle, closing int) { return 0, 0 }
 
+// Shed implements account.Held: there is none to close.
+func (*mailbox) Shed(int) {}
+
 // Blank implements account.Held.
 func (m *mailbox) Blank() bool { return m.large.Ready() }
 

@@ -20,6 +20,8 @@ func (s *slot) Send(ctx context.Context, t upstream.Transaction) []mail.Result {
 		return nil
 	}
 	s.used = true
+	ctx, free := s.Bound(ctx)
+	defer free()
 	a := attempt{u: s.u, slot: s, mailbox: s.Identity(), t: &t, results: make([]mail.Result, len(t.Recipients))}
 	for i := range a.results {
 		a.results[i] = mail.Result{Recipient: i, Upstream: s.u.o.Name, Identity: a.mailbox, Host: s.u.host}

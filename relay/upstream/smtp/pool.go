@@ -12,6 +12,7 @@ import (
 
 // pool is the connections of one identity that nobody uses. It is guarded by the table of accounts.
 type pool struct {
+	u       *Upstream
 	idle    []*conn // the newest last
 	closing int     // connections that are saying QUIT
 }
@@ -21,6 +22,14 @@ func (p *pool) Connections() (idle, closing int) { return len(p.idle), p.closing
 
 // Blank implements account.Held.
 func (p *pool) Blank() bool { return true }
+
+// Shed implements account.Held: the oldest go.
+func (p *pool) Shed(n int) {
+	for _, c := range p.idle[:n] {
+		p.u.retire(p, c)
+	}
+	p.idle = slices.Delete(p.idle, 0, n)
+}
 
 // pop takes the newest idle connection, nil: there is none.
 func (p *pool) pop() *conn {

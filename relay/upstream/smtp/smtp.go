@@ -38,6 +38,7 @@ import (
 // means no AUTH at all. Envelopes over MaxRecipients are split. MaxMessageSize holds where EHLO says more or nothing.
 type Config struct {
 	upstream.Settings
+	Sharing *account.Sharing // with other nodes; nil: there are none
 
 	Host string // name or address; the certificate must be for it
 	Port int
@@ -169,8 +170,8 @@ func New(cfg Config) (*Upstream, error) {
 			DynamicRecordSizingDisabled: true,
 		}
 	}
-	o := account.Options{Windows: rules.Windows(), Spent: upstream.BackingOff, Log: u.log}
-	u.Table = account.New(&u.cfg.Settings, o, func() *pool { return new(pool) })
+	o := account.Options{Windows: rules.Windows(), Spent: upstream.BackingOff, Sharing: cfg.Sharing, Log: u.log}
+	u.Table = account.New(&u.cfg.Settings, o, func() *pool { return &pool{u: u} })
 	return u, nil
 }
 

@@ -96,7 +96,7 @@ func parse(cfg Config) (*pgconn.Config, error) {
 	if pc.DialFunc = cfg.Dial; pc.DialFunc == nil {
 		pc.DialFunc = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
 			Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3,
-		}}).DialContext
+		}, Control: giveUpSilence}).DialContext
 	}
 	// PgBouncer takes these as well.
 	if pc.RuntimeParams["application_name"] == "" {
@@ -239,6 +239,25 @@ func (c *Conn) SetStatementTimeout(ctx context.Context, d time.Duration) error {
 
 // Lost reports that the connection cannot be used any more.
 func (c *Conn) Lost() bool { return c.run.link.lost != nil }
+
+// Alive finds out whether the server has ended the connection meanwhile, without asking it. Only outside of transactions
+// it does.
+func (c *Conn) Alive() bool {
+	l := c.run.link
+	for l.lost == nil && l.bare() && l.owed > 0 {
+		_ = l.sync() // it has come already
+	}
+	if l.lost != nil || !l.bare() {
+		return l.lost == nil
+	}
+	switch said, err := peek(l.net); {
+	case err != nil:
+		l.lose(err)
+	case said: // a farewell, or something of no importance
+		_ = c.Run("SELECT 1")
+	}
+	return l.lost == nil
+}
 
 // InTransaction reports whether a transaction is open.
 func (c *Conn) InTransaction() bool { return c.run.link.inTransaction() }

@@ -124,6 +124,23 @@ func todo(code string) string {
 	return ""
 }
 
+// CodeOf returns the SQLSTATE of an error, if it has one.
+func CodeOf(err error) string {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return ""
+}
+
+// TimedOut reports that a statement, or its wait for a lock, took too long. So would another try.
+func TimedOut(err error) bool {
+	code := CodeOf(err)
+	return code == lockNotFree || code == queryCanceled
+}
+
+// LockTimedOut reports that a lock was held by somebody else for too long.
+func LockTimedOut(err error) bool { return CodeOf(err) == lockNotFree }
+
 // serverError is an error message of the server.
 func serverError(m *pgproto3.ErrorResponse) *Error {
 	e := &Error{Code: m.Code, Msg: m.Message, kind: kindOf(m.Code, m.ConstraintName)}

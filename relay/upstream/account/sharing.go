@@ -1,0 +1,205 @@
+package account
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Times of a Sharing.
+const (
+	lookEvery   = 250 * time.Millisecond // what other nodes changed of accounts that are in use
+	swapTimeout = 5 * time.Second
+	swapRounds  = 4 // after which a row that other nodes are faster with waits for the next look
+)
+
+// Sharing joins the tables of one node to those of other nodes. One round trip settles all accounts of all tables; it
+// is made when an account wants something that it has not leased, and four times a second for accounts in use. While no
+// account is in use there is none.
+//
+// Failure semantics: while the database is away, accounts go on with what they have leased until half a lease before
+// its end. Then nothing is reserved, what is being sent is cut off and connections are closed. Never are there more
+// connections, or messages in a rate's window, than what all nodes together are allowed.
+type Sharing struct {
+	shared Shared
+	node   string
+	log    *slog.Logger
+	kicked chan struct{}
+
+	turn  sync.Mutex // held during an exchange; taken before mu and before the lock of a table
+	clock clock      // guarded by turn
+	down  bool       // guarded by turn: the last exchange failed
+
+	mu      sync.Mutex // guards what follows
+	members []member
+}
+
+// member is a table.
+type member interface {
+	// collect adds what is to be asked. Behind the clock's validity it only looks.
+	collect(now time.Time, c *clock, drafts []*draft) []*draft
+	// learn hears what there is of a row, in an exchange that ended now.
+	learn(now time.Time, c *clock, d *draft, a Answer) (news bool, err error)
+	// lost hears that nobody knows what became of a draft.
+	lost(d *draft)
+	// gone reports that the table is closed and has given everything back.
+	gone() bool
+	Changed()
+}
+
+// draft is what one account asks in an exchange.
+type draft struct {
+	m    member
+	key  string
+	row  Row
+	next *ledger // what the row is to hold; nil: it only looks
+
+	settled   bool   // the row is as it should be, with next, or as it is
+	may       int    // slots that may be used then
+	changes   uint64 // of the breaker that next has
+	published bool   // a change of the breaker is in next
+}
+
+// NewSharing makes one for the node of this name. Run has to run before a table that shares can send.
+func NewSharing(shared Shared, node string, log *slog.Logger) *Sharing {
+	return &Sharing{shared: shared, node: node, log: log, kicked: make(chan struct{}, 1)}
+}
+
+// join adds a table. It returns the table's name among the holders, which no other has ever had.
+func (s *Sharing) join(m member) (id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.members = append(s.members, m)
+	return s.node + "/" + rand.Text()[:12]
+}
+
+// kick asks for an exchange now.
+func (s *Sharing) kick() {
+	select {
+	case s.kicked <- struct{}{}:
+	default:
+	}
+}
+
+// Run exchanges until ctx ends. It is to end after the tables have been closed, so that what they leased is given back.
+func (s *Sharing) Run(ctx context.Context) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-s.kicked:
+		}
+		s.exchange(ctx)
+	}
+}
+
+// leave gives back what a closed table has, now.
+func (s *Sharing) leave(ctx context.Context, m member) {
+	for range swapRounds {
+		if s.exchange(ctx) != nil || m.gone() {
+			break
+		}
+	}
+}
+
+// exchange settles what there is to settle.
+func (s *Sharing) exchange(ctx context.Context) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	for range swapRounds {
+		again, err := s.round(ctx)
+		if err != nil || !again {
+			return err
+		}
+	}
+	return nil
+}
+
+// round is one round trip. It reports whether there is to be another: a row was not what a node took it for.
+func (s *Sharing) round(ctx context.Context) (again bool, err error) {
+	s.mu.Lock()
+	members := s.members
+	s.mu.Unlock()
+	var drafts []*draft
+	began := time.Now()
+	trusted := s.clock.known(began)
+	for _, m := range members {
+		drafts = m.collect(began, &s.clock, drafts)
+		if m.gone() {
+			s.drop(m)
+		}
+	}
+	if len(drafts) == 0 {
+		return false, nil
+	}
+	rows := make([]Row, len(drafts))
+	for i, d := range drafts {
+		rows[i] = d.row
+	}
+	ctx, cancel := context.WithTimeout(ctx, swapTimeout)
+	defer cancel()
+	sent := time.Now()
+	answers, at, err := s.shared.Swap(ctx, rows)
+	got := time.Now()
+	if err == nil && len(answers) != len(rows) {
+		err = fmt.Errorf("%d rows got %d answers", len(rows), len(answers))
+	}
+	s.tell(err)
+	if err != nil {
+		for _, d := range drafts {
+			d.m.lost(d)
+		}
+		return false, err
+	}
+	if stepped := s.clock.set(at, sent, got); stepped != 0 {
+		s.log.Warn("the clock of the database was set, or another database took over; what other nodes have leased "+
+			"is not touched for a while", "by", stepped, "for", leaseTime)
+	}
+	news := make(map[member]bool)
+	for i, d := range drafts {
+		changed, err := d.m.learn(got, &s.clock, d, answers[i])
+		if err != nil {
+			s.log.Error("an account is not used", "upstream", d.row.Upstream, "identity", d.row.Account, "err", err)
+			continue
+		}
+		news[d.m] = news[d.m] || changed
+		again = again || !trusted || !answers[i].Swapped && (d.next != nil || answers[i].Version != d.row.Version)
+	}
+	for m, changed := range news {
+		if changed {
+			m.Changed()
+		}
+	}
+	return again, nil
+}
+
+func (s *Sharing) drop(m member) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var others []member // a new slice: round reads the old one without the lock
+	for _, o := range s.members {
+		if o != m {
+			others = append(others, o)
+		}
+	}
+	s.members = others
+}
+
+// tell logs when the database goes and when it is back.
+func (s *Sharing) tell(err error) {
+	if down := err != nil; down != s.down {
+		s.down = down
+		if down {
+			s.log.Warn("what nodes share of upstream accounts cannot be reached; what is leased is used to its end, "+
+				"then nothing is sent until the database is back", "err", err)
+		} else {
+			s.log.Info("what nodes share of upstream accounts can be reached again")
+		}
+	}
+}
