@@ -37,6 +37,9 @@ func TestUnit(t *testing.T) {
 	got := settings(read(t, "postern.service"))
 	for key, want := range map[string]string{
 		"Type":                  "notify",
+		"StartLimitIntervalSec": "0",
+		"Restart":               "on-failure",
+		"RestartSec":            "5s",
 		"ExecStart":             "/usr/local/bin/postern serve --config /etc/postern/relay.toml",
 		"User":                  "postern",
 		"StateDirectory":        "postern",

@@ -53,7 +53,7 @@ func Config(ctx context.Context, path string) (*config.Config, []config.Problem)
 		addBelow(key+".oauth", outbound.CheckTokens(u))
 	}
 	problems = append(problems, checkSources(c)...)
-	add("data_dir", checkStore(ctx, c))
+	add(storeKey(c), checkStore(ctx, c))
 	taken, _ := checkAddresses(c)
 	return c, append(problems, taken...)
 }
@@ -113,6 +113,14 @@ func problemsOf(path string, err error) []config.Problem {
 		return e.Problems
 	}
 	return []config.Problem{{File: path, Message: err.Error()}}
+}
+
+// storeKey is the key that says where the store is.
+func storeKey(c *config.Config) string {
+	if c.Store.URL.Server() {
+		return "store.url"
+	}
+	return "data_dir"
 }
 
 // checkStore reads what the store holds. A store that does not exist yet is right: the first start

@@ -95,6 +95,10 @@ func (m *membership) enter(t *tx, host string, now int64) (number int64, err err
 	if number == 0 {
 		number = last + 1
 	}
+	// Those that stood still find that their row is not theirs any more.
+	if err := t.Run("UPDATE node SET boot = '', until = 0 WHERE name <> ?", m.name); err != nil {
+		return 0, err
+	}
 	err = t.Run(putNode, m.name, number, m.boot, m.home, host, programVersion(), now, now, now+int64(nodeLives))
 	if err == nil {
 		err = t.Run("INSERT INTO counter VALUES (?, 0, 0, 0, 0, 0, 0) ON CONFLICT DO NOTHING", number)
@@ -149,8 +153,7 @@ func (s *Store) renewNode(ctx context.Context, e *server, m *membership) {
 		case ours:
 			e.clock.set(now, asked, time.Now())
 		default:
-			e.fail(fmt.Errorf("%w: it has taken over as %s while this process stood still; restart this one",
-				ErrNodeLives, m.name))
+			e.fail(fmt.Errorf("%w: it has taken over while %s stood still; restart this one", ErrNodeLives, m.name))
 			return
 		}
 	}
