@@ -32,6 +32,8 @@ import (
 	"postern/relay/trace"
 )
 
+func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
+
 // provider is an upstream: every hook may refuse, wait or look.
 type provider struct {
 	t       *testing.T
