@@ -190,8 +190,13 @@ const (
 // come from listener and upstream.
 func newRig(t *testing.T, p *provider, extra string) *rig {
 	t.Helper()
-	dir := t.TempDir()
-	r := &rig{t: t, dir: dir, provider: p, log: &logBuffer{}}
+	return newRigAt(t, p, "", extra)
+}
+
+// newRigAt is newRig with a database.
+func newRigAt(t *testing.T, p *provider, database, extra string) *rig {
+	t.Helper()
+	r := &rig{t: t, dir: t.TempDir(), database: database, provider: p, log: &logBuffer{}}
 	r.write(extra)
 	r.addUser(auth.User{Login: rigLogin})
 	r.start()
