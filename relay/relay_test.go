@@ -692,6 +692,7 @@ func TestLoopIsRefused(t *testing.T) {
 }
 
 func TestStoreThatIsFullRefusesAtMail(t *testing.T) {
+	fileOnly(t)
 	r := newRig(t, newProvider(t), `[store]
 		min_free = "900TB"`)
 	c := r.client(rigLogin)

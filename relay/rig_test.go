@@ -5,12 +5,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,6 +31,8 @@ import (
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
 )
+
+func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
 
 // provider is an upstream: every hook may refuse, wait or look.
 type provider struct {
@@ -166,6 +170,7 @@ func refusal(code int, enhanced smtp.EnhancedCode, text string) error {
 type rig struct {
 	t        *testing.T
 	dir      string
+	database string // URL of testkit; "": the store is a file, unless onPostgreSQL
 	provider *provider
 	server   *Server
 	log      *logBuffer
@@ -185,8 +190,13 @@ const (
 // come from listener and upstream.
 func newRig(t *testing.T, p *provider, extra string) *rig {
 	t.Helper()
-	dir := t.TempDir()
-	r := &rig{t: t, dir: dir, provider: p, log: &logBuffer{}}
+	return newRigAt(t, p, "", extra)
+}
+
+// newRigAt is newRig with a database.
+func newRigAt(t *testing.T, p *provider, database, extra string) *rig {
+	t.Helper()
+	r := &rig{t: t, dir: t.TempDir(), database: database, provider: p, log: &logBuffer{}}
 	r.write(extra)
 	r.addUser(auth.User{Login: rigLogin})
 	r.start()
@@ -237,10 +247,44 @@ ca_file = %q
 username = "relay"
 password = "upstream secret"
 %s
-%s`, &listener, port, r.provider.caFile, &upstream, &rest)
+%s`, &listener, port, r.provider.caFile, &upstream, r.withStore(rest.String()))
 	if err := os.WriteFile(r.path(), []byte(text), 0o600); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// The tests of a relay run on PostgreSQL where this variable is set, but for those of what only a file has.
+func onPostgreSQL() bool { return os.Getenv("POSTERN_TEST_RELAY_ON_POSTGRESQL") != "" }
+
+// fileOnly skips a test of a store that is a file.
+func fileOnly(t *testing.T) {
+	t.Helper()
+	if onPostgreSQL() {
+		t.Skip("this is of a file")
+	}
+}
+
+// withStore adds to the blocks of relay.toml where the store is.
+func (r *rig) withStore(blocks string) string {
+	r.t.Helper()
+	if r.database == "" && onPostgreSQL() {
+		r.database = testkit.SharedPostgreSQL(r.t).NewDatabase(r.t)
+	}
+	if r.database == "" {
+		return blocks
+	}
+	u, err := url.Parse(r.database)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	password, _ := u.User.Password()
+	u.User = url.User(u.User.Username())
+	key := base64.StdEncoding.EncodeToString([]byte("0123456789abcdef0123456789abcdef"))
+	keys := fmt.Sprintf("[store]\nurl = %q\npassword = %q\nseal_key = %q\nnode = \"node-1\"\n", u, password, key)
+	if strings.Contains(blocks, "[store]\n") {
+		return strings.Replace(blocks, "[store]\n", keys, 1)
+	}
+	return blocks + "\n" + keys
 }
 
 func (r *rig) load() (*config.Config, error) { return config.Load(r.path()) }
@@ -294,7 +338,11 @@ func (r *rig) close() {
 // store opens the store beside the daemon, as the command line does.
 func (r *rig) store() *relaystore.Store {
 	r.t.Helper()
-	s, err := relaystore.Open(r.t.Context(), relaystore.Options{Dir: filepath.Join(r.dir, "data")})
+	c, err := config.Read(r.path())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	s, err := relaystore.Open(r.t.Context(), relaystore.Of(c))
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 
 	"postern/auth"
 	"postern/mail"
-	relaystore "postern/relay/store"
 	"postern/relay/upstream"
 )
 
@@ -17,10 +16,7 @@ func TestPausesThatEndWhileStarting(t *testing.T) {
 	r := &rig{t: t, dir: t.TempDir(), provider: newProvider(t), log: &logBuffer{}}
 	r.write("")
 	r.addUser(auth.User{Login: rigLogin})
-	s, err := relaystore.Open(t.Context(), relaystore.Options{Dir: r.dir + "/data"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := r.store()
 	quotas := make([]upstream.Quota, 5000)
 	now := time.Now()
 	for i := range quotas {

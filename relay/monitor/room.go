@@ -9,6 +9,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/queue"
+	relaystore "postern/relay/store"
 )
 
 // Room knows whether there is room for new mail.
@@ -35,28 +36,39 @@ func NewRoom(writable func() error, log *slog.Logger) *Room {
 	return &Room{writable: writable, log: log}
 }
 
+// replyAway refuses new mail while the database cannot be reached.
+var replyAway = mail.R(451, "4.3.0", "the database of this server is away, nothing was taken; try again later")
+
 // Check asks the store whether it accepts mail. Each change is logged once.
 func (r *Room) Check() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := r.writable()
+	err, code := r.writable(), 452
+	if errors.Is(err, relaystore.ErrAway) {
+		err, code = mail.Refuse(replyAway, err), replyAway.Code
+	}
 	before := r.full.Load()
 	switch {
 	case err == nil && before != nil:
 		r.full.Store(nil)
-		r.log.Info("there is room for mail again")
+		r.log.Info("new mail is taken again")
 	case err != nil && before == nil:
 		r.full.Store(&err)
-		r.log.Error("no new mail is taken: clients are answered 452", "err", err)
+		r.log.Error("no new mail is taken: clients are refused", "code", code, "err", err)
 	case err != nil:
 		r.full.Store(&err)
 	}
 }
 
-// Full returns why there is no room for new mail, or nil. Check finds the trouble; its end is looked for on every call.
+// Full returns why there is no room for new mail, or nil. Check finds the trouble; its end is looked for on every call,
+// but for that of a database that is away: no client waits until it does not answer.
 func (r *Room) Full() error {
-	if r.full.Load() == nil {
+	err := r.full.Load()
+	if err == nil {
 		return nil
+	}
+	if errors.Is(*err, relaystore.ErrAway) {
+		return *err
 	}
 	r.Check()
 	if err := r.full.Load(); err != nil {

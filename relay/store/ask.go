@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -32,7 +33,7 @@ const maxAnswer = 3 * time.Second
 // is.
 // Without a daemon everything is.
 func (s *Store) AwaitEvents(ctx context.Context) bool {
-	if !Serving(s.opts) {
+	if !s.served(ctx) {
 		return true
 	}
 	asked, err := s.askForEvents(ctx)
@@ -44,7 +45,7 @@ func (s *Store) AwaitEvents(ctx context.Context) bool {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if now, err := s.Generations(ctx); err == nil && now[TopicTraceAnswered] >= asked || !Serving(s.opts) {
+		if now, err := s.Generations(ctx); err == nil && now[TopicTraceAnswered] >= asked || !s.served(ctx) {
 			return true
 		}
 		select {
@@ -53,6 +54,15 @@ func (s *Store) AwaitEvents(ctx context.Context) bool {
 		case <-tick.C:
 		}
 	}
+}
+
+// served reports whether a daemon uses the store: of this machine, or of any at a server.
+func (s *Store) served(ctx context.Context) bool {
+	if !s.Shared() {
+		return Serving(s.opts)
+	}
+	nodes, err := s.Nodes(ctx)
+	return err != nil || slices.ContainsFunc(nodes, func(n Node) bool { return n.Alive })
 }
 
 // AnswerEvents says that what was asked for under a number is written down.

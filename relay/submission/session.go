@@ -208,7 +208,11 @@ func (s *session) Mail(ctx context.Context, env mail.Envelope) mail.Reply {
 		return s.events.reject(env.From, "", replyFor(err), err)
 	}
 	if err := s.service.Room.Full(); err != nil {
-		return s.events.reject(env.From, "", replyFull, err)
+		reply, own := mail.ReplyFor(err)
+		if !own {
+			reply = replyFull
+		}
+		return s.events.reject(env.From, "", reply, err)
 	}
 	if !env.From.IsNull() && !s.effective.MaySend(env.From) {
 		repaired := false
