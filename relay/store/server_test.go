@@ -844,8 +844,7 @@ func TestServerKeepsLockOfDirectory(t *testing.T) {
 func TestReadersOfServer(t *testing.T) {
 	once(t)
 	pg := testkit.PostgreSQL(t)
-	gate := testkit.NewGate(t, pg.Address())
-	s := open(t, ofServer(t, gate.URL(pg.URL()), "a", true))
+	s := open(t, ofServer(t, pg.URL(), "a", true))
 	everywhere := func() { // each of the connections
 		t.Helper()
 		var ready, all sync.WaitGroup
@@ -875,6 +874,8 @@ func TestReadersOfServer(t *testing.T) {
 	everywhere()
 
 	// Whoever has seen enough does not get the rest.
+	gate := testkit.NewGate(t, pg.Address())
+	s = open(t, ofServer(t, gate.URL(pg.URL()), "", false))
 	all := gate.CutAfter(testkit.ToClient, 8<<20)
 	errEnough := errors.New("enough")
 	for range 3 {
