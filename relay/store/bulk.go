@@ -37,6 +37,7 @@ type batch struct {
 	busy   map[string]bool   // messages that are in it: a statement changes a row once
 	events map[int64]bool    // numbers
 	adds   counters          // to the counters
+	sent   bool              // it may take place
 }
 
 // stack is the rows of one statement.
@@ -156,9 +157,8 @@ const (
 		$5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[])`
 	bulkLate = `INSERT INTO search_late SELECT n FROM unnest($1::bigint[]) AS f(n), search_state s
 		WHERE s.k = 1 AND f.n >= s.floor AND f.n < s.high ON CONFLICT DO NOTHING`
-	// A batch of a daemon puts its number in place of the one before, or fails: a batch whose answer was lost either has
-	// its number there, or is kept from taking place any more by another number (see fence). Commands have row 0 together,
-	// and no numbers.
+	// A batch of a daemon puts its number in place of the last one, or fails: one whose answer was lost either has its
+	// number there, or is kept from taking place by another number (see fence). Commands share row 0 and have none.
 	bulkCounters = `WITH done AS (
 			UPDATE counter SET messages = messages + $1::bigint, held = held + $2::bigint,
 				bytes = bytes + $3::bigint, events = events + $4::bigint, history = history + $5::bigint,
@@ -175,7 +175,8 @@ var bulkBecame = map[string]string{
 			$7::bytea[]) AS f(id, owner, next, waiting_for, warned, recipients, last_reply)
 		JOIN message m ON m.id = f.id AND m.lease_until = 0 AND m.waiting_for = f.waiting_for AND m.warned = f.warned
 		JOIN message_body b ON b.id = f.id AND b.recipients = f.recipients AND b.last_reply = f.last_reply`,
-	bulkLease: `SELECT m.id FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[]) AS f(id, owner, now, until)
+	bulkLease: `SELECT m.id
+		FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[]) AS f(id, owner, now, until)
 		JOIN message m ON m.id = f.id AND m.lease_owner = f.owner AND m.lease_until = f.until`,
 	bulkExtend: `SELECT m.id FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) AS f(id, owner, until)
 		JOIN message m ON m.id = f.id AND m.lease_owner = f.owner AND m.lease_until = f.until`,
@@ -404,6 +405,7 @@ func (b *batch) send(conn *postgres.Conn) error {
 	calls = append(calls, postgres.Call{Query: bulkCounters, Args: []any{c.messages, c.held, c.bytes, c.events,
 		c.history, c.refusals, node, b.batch}})
 	calls = append(calls, postgres.Call{Query: "SELECT coalesce(sum(bytes), 0)::bigint FROM counter"})
+	b.sent = true
 	results, err := conn.Pipeline(context.Background(), calls)
 	if err != nil {
 		b.lapsed = postgres.CodeOf(err) == "22012" // division by zero
@@ -452,11 +454,14 @@ func (b *batch) ensure(conn *postgres.Conn) error {
 
 const batchOf = "SELECT batch FROM counter WHERE k = ?"
 
-// fence finds out whether a batch whose answer was lost took place, or sees to it that it never will: nil, or an error of
-// it.
+// fence finds out whether a batch whose answer was lost took place, or sees to it that it never will: nil, or an error
+// of it.
 func (b *batch) fence(cause error) error {
 	node := b.node.Load()
-	if node == 0 || b.lapsed {
+	switch {
+	case !b.sent:
+		return cause
+	case node == 0:
 		return b.resolve(cause)
 	}
 	before, done, fenced := b.batch, b.batch+1, b.batch+2

@@ -21,7 +21,8 @@ type server struct {
 	*fuse
 	log     *slog.Logger
 	config  postgres.Config
-	name    string // for people
+	name    string        // for people
+	seek    time.Duration // outcomeFor
 	clock   clock
 	readers *readers     // of mail; for what must be known of the database
 	asking  *readers     // for clients who wait
@@ -68,7 +69,7 @@ func newServer(o Options, f *fuse) *server {
 	}
 	config := postgres.Config{URL: url, Node: o.Node, StatementTimeout: cmp.Or(o.limits.statement, statementFor),
 		LockTimeout: o.limits.lock}
-	s := &server{fuse: f, log: o.Logger, config: config, name: o.Place()}
+	s := &server{fuse: f, log: o.Logger, config: config, name: o.Place(), seek: cmp.Or(o.limits.outcome, outcomeFor)}
 	s.asking = newReaders(s.asker, s.snapshot(), maxReaders)
 	return s
 }
@@ -116,8 +117,9 @@ func (s *server) prepare(ctx context.Context, conn *postgres.Conn) error {
 // statementFor is how long a statement may take, but for those that change the schema.
 const statementFor = 30 * time.Second
 
-// limits are how long a statement may take, and its wait for a lock; 0: as usual.
-type limits struct{ statement, lock time.Duration }
+// limits are how long a statement may take, its wait for a lock, and the search for the outcome of a commit without
+// answer; 0: as usual.
+type limits struct{ statement, lock, outcome time.Duration }
 
 // serverTime is the server's clock in nanoseconds since 1970.
 const serverTime = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000"
@@ -293,8 +295,8 @@ func (s *server) passing(err error) bool {
 	return db.KindOf(err) == db.Busy
 }
 
-// ofOne reports whether an error may be the fault of one write of several. For a lock that is not free all of them would
-// wait as long again, each.
+// ofOne reports whether an error may be the fault of one write of several. For a lock that is not free all of them
+// would wait as long again, each.
 func ofOne(conn *postgres.Conn, err error) bool {
 	return !conn.Lost() && db.KindOf(err) != db.ReadOnly && !postgres.LockTimedOut(err)
 }
@@ -391,7 +393,7 @@ func (s *server) resolve(cause error) error {
 
 // settle asks what became of a transaction until there is an answer.
 func (s *server) settle(cause error, look func(*postgres.Conn) (postgres.Outcome, error)) error {
-	for until := time.Now().Add(outcomeFor); time.Now().Before(until); time.Sleep(reconnectAt) {
+	for until := time.Now().Add(s.seek); time.Now().Before(until); time.Sleep(reconnectAt) {
 		conn, err := s.writing()
 		if err != nil {
 			continue

@@ -240,8 +240,8 @@ func (c *Conn) SetStatementTimeout(ctx context.Context, d time.Duration) error {
 // Lost reports that the connection cannot be used any more.
 func (c *Conn) Lost() bool { return c.run.link.lost != nil }
 
-// Alive finds out whether the server has ended the connection meanwhile, without asking it. Only outside of transactions
-// it does.
+// Alive finds out whether the server has ended the connection meanwhile, without asking it. Within a transaction it
+// does not.
 func (c *Conn) Alive() bool {
 	l := c.run.link
 	for l.lost == nil && l.bare() && l.owed > 0 {
