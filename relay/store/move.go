@@ -150,9 +150,9 @@ type MigrateOptions struct {
 
 // Migrate moves a whole store between SQLite and PostgreSQL, while no daemon uses either place. What is sealed is
 // opened with the key of the one and sealed with that of the other; leases end, as at a restart; times go by the clock
-// of the destination. What was copied is read back from both places and compared. Only then the source is marked as gone and,
-// after that, the destination as whole: at no moment can both be served. A move that was broken off, however it was, is
-// begun again.
+// of the destination. What was copied is read back from both places and compared. Only then the source is marked as
+// gone and, after that, the destination as whole: at no moment can both be served. A move that was broken off, however
+// it was, is begun again.
 func Migrate(ctx context.Context, from, to Options, o MigrateOptions) (*Migration, error) {
 	if o.Progress == nil {
 		o.Progress = func(string) {}

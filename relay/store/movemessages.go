@@ -25,8 +25,8 @@ type movedMessage struct {
 
 func (m *movedMessage) scan(row db.Row, shift int64) {
 	*m = movedMessage{row.Text(0), row.Text(1), later(row.Int(2), shift), later(row.Int(3), shift), row.Int(4),
-		row.Int(5), row.Int(6), row.Int(7), later(row.Int(8), shift), row.Text(9), row.Bool(10), row.Bool(11), row.Bool(12),
-		row.Text(13), row.Blob(14), row.Blob(15), row.Blob(16)}
+		row.Int(5), row.Int(6), row.Int(7), later(row.Int(8), shift), row.Text(9), row.Bool(10), row.Bool(11),
+		row.Bool(12), row.Text(13), row.Blob(14), row.Blob(15), row.Blob(16)}
 }
 
 const movedColumns = "id, login, received, expires, size, chunk, chunks, attempts, next, waiting_for, held, bounce, " +
