@@ -23,9 +23,9 @@ func (a *app) storeMigrate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Move everything, queue included, to where another relay.toml has its store",
-		Long: `Move the whole store, queue included, from where relay.toml has it to where another relay.toml has it: from
-SQLite to PostgreSQL or back. Postern must be stopped, and nothing is sent meanwhile. What is sealed is opened with the
-key of the one and sealed with the key of the other.
+		Long: `Move the whole store, queue included, from where relay.toml has it to where another relay.toml has it:
+from SQLite to PostgreSQL or back. Postern must be stopped, and nothing is sent meanwhile. What is sealed is opened
+with the key of the one and sealed with the key of the other.
 
 The copy is read back and compared. Then the old store refuses to be used, so that nothing is sent twice; it keeps what
 it has. What is broken off, even hard, is begun again by calling this again, or Postern goes on where it was.
@@ -98,9 +98,9 @@ func (a *app) storeReuse() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reuse",
 		Short: "Use a store again that was moved away",
-		Long: `Use the store that relay.toml names again although it was moved to another place: where that one is lost, or was
-never started. Mail that waited at the time of the move is sent from here then. What was sent from the other place since
-is sent once more, and what has changed there is not here.`,
+		Long: `Use the store that relay.toml names again although it was moved to another place: where that one is lost,
+or was never started. Mail that waited at the time of the move is sent from here then. What was sent from the other
+place since is sent once more, and what has changed there is not here.`,
 		Example: `  postern store reuse`,
 		Args:    exactly(0),
 	}

@@ -64,7 +64,7 @@ func TestStoreMigrate(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if out := l.ok("store", "migrate", "--to", other, "--check"); !strings.Contains(out, "It can be moved: 0 messages") {
+	if out := l.ok("store", "migrate", "--to", other, "--check"); !strings.Contains(out, "It can be moved: 0 mess") {
 		t.Error(out)
 	}
 	if out := l.ok("store", "reuse"); !strings.Contains(out, "was not moved") {

@@ -92,8 +92,8 @@ func (s *Store) stays(ctx context.Context) error {
 	place, when := s.opts.Place(), fromNano(m.at).Format(time.DateTime)+" UTC"
 	switch m.state {
 	case moveGone:
-		return fmt.Errorf("%s: %w to %s on %s: write that into [store] of relay.toml. If that one is lost or was never "+
-			"used: postern store reuse", place, ErrMoved, m.place, when)
+		return fmt.Errorf("%s: %w to %s on %s: write that into [store] of relay.toml. If that one is lost or was "+
+			"never used: postern store reuse", place, ErrMoved, m.place, when)
 	case moveArriving:
 		return fmt.Errorf("%s: %w of %s: run postern store migrate there again", place, ErrUnfinished, m.place)
 	}
@@ -148,11 +148,11 @@ type MigrateOptions struct {
 	Progress func(what string) // is told what begins; nil: nobody
 }
 
-// Migrate moves a whole store between SQLite and PostgreSQL, while no daemon uses either place. What is sealed is opened
-// with the key of the one and sealed with that of the other; leases end, as at a restart; times go by the clock of the
-// destination. What was copied is read back from both places and compared. Only then the source is marked as gone and,
-// after that, the destination as whole: at no moment can both be served. A move that was broken off, however it was, is
-// begun again.
+// Migrate moves a whole store between SQLite and PostgreSQL, while no daemon uses either place. What is sealed is
+// opened with the key of the one and sealed with that of the other; leases end, as at a restart; times go by the clock
+// of the destination. What was copied is read back from both places and compared. Only then the source is marked as
+// gone and, after that, the destination as whole: at no moment can both be served. A move that was broken off, however
+// it was, is begun again.
 func Migrate(ctx context.Context, from, to Options, o MigrateOptions) (*Migration, error) {
 	if o.Progress == nil {
 		o.Progress = func(string) {}
@@ -219,8 +219,8 @@ func lockBoth(a, b string) (unlock func(), err error) {
 	return func() { second(); first() }, nil
 }
 
-// Reuse lets a store be used that was moved away, or whose move was broken off: what was sent from the other place since
-// is sent again. It returns where it had gone, "" if nowhere.
+// Reuse lets a store be used that was moved away, or whose move was broken off: what was sent from the other place
+// since is sent again. It returns where it had gone, "" if nowhere.
 func Reuse(ctx context.Context, o Options) (place string, err error) {
 	unlock, err := lockBoth(o.Dir, o.Dir)
 	if err != nil {
@@ -271,22 +271,8 @@ func (m *mover) migrate(ctx context.Context, to Options) (err error) {
 	if err != nil {
 		return err
 	}
-	there := !m.Check
-	if m.Check {
-		if there, err = to.There(ctx); err != nil {
-			return err
-		}
-		if _, err := to.Sealer(); err != nil && to.URL.Server() {
-			return err
-		}
-	}
-	if there {
-		if m.to, err = Open(ctx, to); err != nil {
-			return err
-		}
-		if err := m.to.alone(ctx); err != nil {
-			return err
-		}
+	if err := m.openTo(ctx, to); err != nil {
+		return err
 	}
 	if m.tables, err = movedTables(); err != nil {
 		return err
@@ -299,6 +285,19 @@ func (m *mover) migrate(ctx context.Context, to Options) (err error) {
 		return err
 	}
 	return m.carry(ctx, began)
+}
+
+// openTo opens the destination and makes it where there is none, but for Check.
+func (m *mover) openTo(ctx context.Context, to Options) (err error) {
+	if m.Check {
+		if there, err := to.There(ctx); err != nil || !there {
+			return err
+		}
+	}
+	if m.to, err = Open(ctx, to); err != nil {
+		return err
+	}
+	return m.to.alone(ctx)
 }
 
 // carry copies, compares, and lets the store change its place.
@@ -318,14 +317,17 @@ func (m *mover) carry(ctx context.Context, began moveState) error {
 	}
 	m.shift = m.to.clock.ahead() - m.from.clock.ahead()
 	if err := m.copyAll(ctx); err != nil {
-		return fmt.Errorf("copy to %s: %w; nothing has changed at %s: run this again, or start postern there", m.done.To, err,
-			m.done.From)
+		return fmt.Errorf("copy to %s: %w; nothing has changed at %s: run this again, or start postern there",
+			m.done.To, err, m.done.From)
 	}
 	if err := m.compare(ctx); err != nil {
 		return err
 	}
-	// From here on it is at the destination.
-	ctx = context.WithoutCancel(ctx)
+	return m.handOver(context.WithoutCancel(ctx), began)
+}
+
+// handOver ends a move: the source first, so that never both can be used.
+func (m *mover) handOver(ctx context.Context, began moveState) error {
 	if err := m.from.setMove(ctx, moveState{moveGone, began.copy, m.done.To, time.Now().UnixNano()}); err != nil {
 		return fmt.Errorf("mark %s as moved: %w; run this again", m.done.From, err)
 	}
@@ -369,6 +371,11 @@ func (m *mover) vacant(ctx context.Context, began moveState) error {
 		return fmt.Errorf("%s has a store, which was moved to %s: move it away, or name an empty place", m.done.To,
 			there.place)
 	}
+	return m.emptyTo(ctx)
+}
+
+// emptyTo refuses a destination that has rows.
+func (m *mover) emptyTo(ctx context.Context) error {
 	return m.to.readers.read(ctx, func(conn db.Conn) error {
 		names := []string{"message"}
 		for _, t := range m.tables {
@@ -403,8 +410,8 @@ func (m *mover) settled(ctx context.Context, other string) error {
 		for _, n := range notes {
 			switch _, err := m.from.Get(ctx, n.ID); {
 			case err == nil:
-				return fmt.Errorf("the journal in %s has the answer for %s, which the store has not: start postern once "+
-					"where it is now, stop it, and try again", dir, n.ID)
+				return fmt.Errorf("the journal in %s has the answer for %s, which the store has not: start postern "+
+					"once where it is now, stop it, and try again", dir, n.ID)
 			case !errors.Is(err, queue.ErrNotFound):
 				return err
 			}

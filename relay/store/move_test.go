@@ -87,15 +87,16 @@ func sumsOf(t *testing.T, s *Store) []sum {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := (&mover{MigrateOptions: MigrateOptions{Progress: func(string) {}}, tables: tables}).sums(t.Context(), s, 0)
+	m := &mover{MigrateOptions: MigrateOptions{Progress: func(string) {}}, tables: tables}
+	all, err := m.sums(t.Context(), s, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return all
 }
 
-// Every table that a store has is moved, with whatever its columns can have, and sealed with the key of the other place.
-// A new table, or a new column with something sealed, is in this test without a word here.
+// Every table that a store has is moved, with whatever its columns can have, and sealed with the key of the other
+// place. A new table, or a new column with something sealed, is in this test without a word here.
 func TestMigrateEveryTable(t *testing.T) {
 	inFile, atServer := places(t)
 	tables, err := movedTables()
@@ -154,7 +155,7 @@ func TestMigrateEveryTable(t *testing.T) {
 				for _, row := range rows {
 					for i, v := range row {
 						if b, ok := v.([]byte); ok && bytes.HasPrefix(b, key) {
-							return fmt.Errorf("%s.%s is sealed with the key of the other place", tb.name, tb.columns[i].name)
+							return fmt.Errorf("%s.%s is sealed with the key of the file", tb.name, tb.columns[i].name)
 						}
 					}
 				}
@@ -178,7 +179,8 @@ func TestMigrateEveryTable(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, name := range names {
-			if !notMoved[name] && !otherwise[name] && !slices.ContainsFunc(tables, func(tb table) bool { return tb.name == name }) {
+			known := slices.ContainsFunc(tables, func(tb table) bool { return tb.name == name })
+			if !known && !notMoved[name] && !otherwise[name] {
 				t.Errorf("nothing moves %s, which SQLite has not", name)
 			}
 		}
@@ -262,7 +264,8 @@ func wantMoved(t *testing.T, s *Store, now time.Time) {
 			continue
 		}
 		if !m.Received.Equal(now) || m.LeaseOwner != "" || !m.LeaseUntil.IsZero() || m.Held != (id == "held") ||
-			(m.WaitingFor == "office") != (id == "sleeping") || m.Bounce != (id == "returns") || len(m.Recipients) == 0 {
+			(m.WaitingFor == "office") != (id == "sleeping") || m.Bounce != (id == "returns") ||
+			len(m.Recipients) == 0 {
 			t.Errorf("%s: %+v", id, m)
 		}
 		c, err := s.Content(ctx, id)
@@ -279,7 +282,8 @@ func wantMoved(t *testing.T, s *Store, now time.Time) {
 			t.Errorf("%s: %d octets, %v", id, len(b), err)
 		}
 	}
-	if st, err := s.Stats(ctx); err != nil || st.Messages != int64(len(moveSizes)) || st.Held != 1 || st.Bytes != octets {
+	if st, err := s.Stats(ctx); err != nil || st.Messages != int64(len(moveSizes)) || st.Held != 1 ||
+		st.Bytes != octets {
 		t.Errorf("%+v, %v", st, err)
 	}
 	due, _, err := s.Due(ctx, now.Add(time.Hour), "", 0, 0)
@@ -324,7 +328,8 @@ func TestMigrateThereAndBack(t *testing.T) {
 	check := func(want string) {
 		t.Helper()
 		done, err := Migrate(t.Context(), inFile, atServer, MigrateOptions{Check: true})
-		if got := fmt.Sprint(err); !strings.Contains(got, want) || err == nil && done.Messages != int64(len(moveSizes)) {
+		if got := fmt.Sprint(err); !strings.Contains(got, want) ||
+			err == nil && done.Messages != int64(len(moveSizes)) {
 			t.Errorf("check: %+v, %v", done, err)
 		}
 	}
@@ -449,13 +454,14 @@ func TestMigrateRefuses(t *testing.T) {
 	migrateTo(t, inFile, atServer) // with nothing of this left
 }
 
-// A move that was broken off, at whatever moment, is begun again and ends well; until then the store can be served where
-// it was, and the copy cannot.
+// A move that was broken off, at whatever moment, is begun again and ends well; until then the store can be served
+// where it was, and the copy cannot.
 func TestMigrateBrokenOff(t *testing.T) {
 	inFile, atServer := places(t)
 	now := time.Now().Truncate(time.Second).Add(-time.Minute)
 	with(t, inFile, func(s *Store) { fillToMove(t, s, now) })
-	steps := []string{"empty", "copy event", "copy user", "copy messages", "read event", "read messages of " + atServer.Place()}
+	steps := []string{"empty", "copy event", "copy user", "copy messages", "read event",
+		"read messages of " + atServer.Place()}
 	for i, step := range steps {
 		ctx, cancel := context.WithCancel(t.Context())
 		_, err := Migrate(ctx, inFile, atServer, MigrateOptions{Progress: func(what string) {

@@ -76,7 +76,8 @@ func TestMigrateKilled(t *testing.T) {
 	now := time.Now().Truncate(time.Second).Add(-time.Minute)
 	dir, inFile, atServer := prepareMove(t, now)
 	killed := 0
-	for _, step := range []string{"empty", "copy event", "copy messages", "read acme_item", "read messages of postgres"} {
+	for _, step := range []string{"empty", "copy event", "copy messages", "read acme_item",
+		"read messages of postgres"} {
 		cmd := child(t, "migrate", dir, 0)
 		pipe, err := cmd.StdoutPipe()
 		if err == nil {
@@ -204,7 +205,8 @@ func TestMigrateShiftsTimes(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	for n, want := range map[int64]int64{0: 0, math.MaxInt64: math.MaxInt64, math.MinInt64: math.MinInt64, 5: 5 + hour} {
+	for n, want := range map[int64]int64{0: 0, math.MaxInt64: math.MaxInt64, math.MinInt64: math.MinInt64,
+		5: 5 + hour} {
 		if got := later(n, hour); got != want {
 			t.Errorf("%d is %d", n, got)
 		}

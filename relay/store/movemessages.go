@@ -24,9 +24,9 @@ type movedMessage struct {
 }
 
 func (m *movedMessage) scan(row db.Row, shift int64) {
-	*m = movedMessage{row.Text(0), row.Text(1), later(row.Int(2), shift), later(row.Int(3), shift), row.Int(4), row.Int(5),
-		row.Int(6), row.Int(7), later(row.Int(8), shift), row.Text(9), row.Bool(10), row.Bool(11), row.Bool(12),
-		row.Text(13), row.Blob(14), row.Blob(15), row.Blob(16)}
+	*m = movedMessage{row.Text(0), row.Text(1), later(row.Int(2), shift), later(row.Int(3), shift), row.Int(4),
+		row.Int(5), row.Int(6), row.Int(7), later(row.Int(8), shift), row.Text(9), row.Bool(10), row.Bool(11),
+		row.Bool(12), row.Text(13), row.Blob(14), row.Blob(15), row.Blob(16)}
 }
 
 const movedColumns = "id, login, received, expires, size, chunk, chunks, attempts, next, waiting_for, held, bounce, " +
@@ -234,7 +234,8 @@ func (m *mover) sums(ctx context.Context, s *Store, shift int64) (all []sum, err
 		m.done.Messages++
 		m.done.Octets += msg.size
 		d.values(msg.id, msg.login, msg.received, msg.expires, msg.size, msg.chunks, msg.attempts, msg.next,
-			msg.waitingFor, msg.held, msg.bounce, msg.warned, msg.holdReason, msg.lastReply, msg.recipients, msg.written)
+			msg.waitingFor, msg.held, msg.bounce, msg.warned, msg.holdReason, msg.lastReply, msg.recipients,
+			msg.written)
 		return msg.eachChunk(ctx, s, func(_ int64, data []byte) error { d.octets(data); return nil })
 	})
 	return append(all, sum{"message", m.done.Messages, [sha256.Size]byte(d.Sum(nil))}), err

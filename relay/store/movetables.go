@@ -15,7 +15,8 @@ import (
 	"postern/relay/upstream/oauth"
 )
 
-// How much is moved at once: rows of one look, rows of one statement, and octets after which a look or a transaction ends.
+// How much is moved at once: rows of one look, rows of one statement, and octets after which a look or a transaction
+// ends.
 const (
 	moveRows   = 512
 	moveInsert = 32
@@ -74,8 +75,11 @@ var sealedColumns = map[string]sealedColumn{
 		label: labelOf(func(login string) string { return scramKind.label + login })},
 	"cram_keys.sealed": {of: []string{"login"},
 		label: labelOf(func(login string) string { return cramKind.label + login })},
-	"api_answer.body": {of: []string{"key"},
-		label: labelOf(func(key string) string { return answerLabel(*(*[32]byte)(append([]byte(key), make([]byte, 32)...))) })},
+	"api_answer.body": {of: []string{"key"}, label: labelOf(func(key string) string {
+		var digest [32]byte
+		copy(digest[:], key)
+		return answerLabel(digest)
+	})},
 	"dkim_key.pem": {of: []string{"domain", "selector"}, text: true,
 		label: func(of []string) string { return keyLabel(Key{Domain: of[0], Selector: of[1]}) }},
 }
@@ -379,8 +383,8 @@ func (m *mover) empty(ctx context.Context) error {
 			batch = moveOctets / chunkSize
 		}
 		_, err := m.to.inBatches(ctx, batch, func(tx *tx) (int64, error) {
-			err := tx.Run("DELETE FROM "+t.name+" WHERE ("+t.names(t.key)+") IN (SELECT "+t.names(t.key)+" FROM "+t.name+
-				" LIMIT ?)", batch)
+			err := tx.Run("DELETE FROM "+t.name+" WHERE ("+t.names(t.key)+") IN (SELECT "+t.names(t.key)+" FROM "+
+				t.name+" LIMIT ?)", batch)
 			return tx.Changes(), err
 		})
 		if err != nil {
