@@ -184,11 +184,12 @@ func (l *ledger) settle(now int64, a *ask) (may int) {
 	return may
 }
 
-// expire ends leases that are over. A clock that was set back must not make one last.
+// expire ends leases of others that are over. A clock that was set back must not make one last. Our own is ours as long
+// as nobody has ended it.
 func (l *ledger) expire(now int64, a *ask) {
 	for _, h := range slices.Clone(l.Holders) {
 		switch i := l.index(h.ID); {
-		case h.Until <= now && (a.trust || h.ID == a.id):
+		case h.Until <= now && a.trust && h.ID != a.id:
 			l.leave(h.ID, now)
 		case h.Until > now+int64(leaseTime+time.Second):
 			l.Holders[i].Until, l.changed = now+int64(leaseTime), true
@@ -391,13 +392,22 @@ func (m *common) lend(now int64, id string, r *rateAsk, p *part, sum int64) {
 }
 
 func (l *ledger) meter(unit upstream.Unit, span time.Duration) *common {
-	for i := range l.Meters {
-		if m := &l.Meters[i]; m.Unit == unit && m.Span == span {
-			return m
-		}
+	same := func(m common) bool { return m.Unit == unit && m.Span == span }
+	if i := slices.IndexFunc(l.Meters, same); i >= 0 {
+		return &l.Meters[i]
 	}
 	l.Meters = append(l.Meters, common{Unit: unit, Span: span})
 	return &l.Meters[len(l.Meters)-1]
+}
+
+// find is meter for reading.
+func (l *ledger) find(unit upstream.Unit, span time.Duration) common {
+	for _, m := range l.Meters {
+		if m.Unit == unit && m.Span == span {
+			return m
+		}
+	}
+	return common{Unit: unit, Span: span}
 }
 
 func (l *ledger) lacks(id string) bool {
