@@ -83,15 +83,10 @@ func (p *party[H]) ask(key string, a *account[H], now time.Time, c *clock) *ask 
 	l := a.lease
 	q := &ask{id: l.id, trust: !now.Before(c.doubtful), limit: a.flow.now, open: a.open(), base: l.epoch,
 		tell: now.Sub(l.told) >= tellEvery}
-	_, closing := a.held.Connections()
-	spare := a.inUse+closing < a.places(now)
-	if p.closed || spare && now.Sub(l.lacked) >= wishKept {
+	if p.closed {
 		l.lack = false
 	}
-	if q.need = a.inUse; l.lack {
-		q.need += max(1, a.inUse)
-	}
-	q.need = min(q.need, a.flow.now)
+	q.need = a.wants(now)
 	active := !p.closed && !l.used.IsZero() && now.Sub(l.used) < keepUnused
 	q.like = max(q.need, min(q.open, a.flow.now))
 	switch {
@@ -109,6 +104,19 @@ func (p *party[H]) ask(key string, a *account[H], now time.Time, c *clock) *ask 
 		q.rates = append(q.rates, a.pace[i].ask(active, p.warm(key), int64(a.flow.now)))
 	}
 	return q
+}
+
+// wants is how many slots there is use for.
+func (a *account[H]) wants(now time.Time) int {
+	l := a.lease
+	_, closing := a.held.Connections()
+	if a.inUse+closing < a.places(now) && now.Sub(l.lacked) >= wishKept {
+		l.lack = false
+	}
+	if !l.lack {
+		return min(a.inUse, a.flow.now)
+	}
+	return min(a.inUse+max(1, a.inUse), a.flow.now)
 }
 
 // hold is the breaker's state for others.

@@ -91,7 +91,8 @@ type sending struct {
 	end   context.CancelFunc
 }
 
-func newNode(ctx context.Context, shared account.Shared, name string, p *provider, change func(*upstream.Settings)) *node {
+func newNode(ctx context.Context, shared account.Shared, name string, p *provider,
+	change func(*upstream.Settings)) *node {
 	log := slog.New(slog.DiscardHandler)
 	n := &node{p: p, sharing: account.NewSharing(shared, name, log)}
 	n.ctx, n.stop = context.WithCancel(ctx)
@@ -321,7 +322,7 @@ var anyStep = rapid.Custom(func(t *rapid.T) step {
 		time: rapid.SampledFrom([]time.Duration{time.Millisecond, 300 * time.Millisecond, 2 * time.Second,
 			20 * time.Second}).Draw(t, "time"),
 		fault: rapid.SampledFrom([]accounttest.Fault{accounttest.None, accounttest.None, accounttest.Away,
-			accounttest.Unheard, accounttest.UntilLate}).Draw(t, "fault"),
+			accounttest.Unheard, accounttest.UntilLate, accounttest.Slow, accounttest.Slow}).Draw(t, "fault"),
 		clock: rapid.SampledFrom([]time.Duration{-time.Hour, -3 * time.Second, 3 * time.Second,
 			time.Hour}).Draw(t, "clock"),
 	}

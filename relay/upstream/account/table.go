@@ -182,7 +182,8 @@ func (t *Table[H]) accountLocked(name string) *account[H] {
 func (t *Table[H]) evictLocked() bool {
 	looked, now := 0, time.Now()
 	for key, a := range t.accounts {
-		if !a.busyLocked() && !a.leased() && a.breaker.blank() && a.held.Blank() && len(a.senders) == 0 && a.pace.blank(now) {
+		if !a.busyLocked() && !a.leased() && a.breaker.blank() && a.held.Blank() && len(a.senders) == 0 &&
+			a.pace.blank(now) {
 			stop(&a.paced)
 			delete(t.accounts, key)
 			return true
