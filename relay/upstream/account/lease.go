@@ -3,6 +3,8 @@ package account
 import (
 	"context"
 	"time"
+
+	"postern/relay/upstream"
 )
 
 // Times of what an account has leased.
@@ -27,6 +29,7 @@ type lease struct {
 
 	may    int       // slots
 	ends   time.Time // until when
+	until  int64     // until when the row leases them
 	others int       // slots that other nodes have
 	alarm  *time.Timer
 	term   context.Context // ends when what is sent has to be cut off; nil: nothing is leased
@@ -201,22 +204,34 @@ func (s *Slot[H]) fetch(ctx context.Context, want share) {
 	if l == nil {
 		return
 	}
-	now := time.Now()
-	s.t.mu.Lock()
-	_, busy := s.a.pace.wait(now, s.share, want)
-	if busy {
-		s.a.need(now, s.share, want)
+	ctx, cancel := context.WithTimeout(ctx, claimTime)
+	defer cancel()
+	for ctx.Err() == nil {
+		now := time.Now()
+		s.t.mu.Lock()
+		want.recipients = s.a.pace.within(now, s.share, want.recipients)
+		_, busy := s.a.pace.wait(now, s.share, want)
+		if busy {
+			s.a.need(now, s.share, want)
+		}
+		news := l.news
+		s.t.mu.Unlock()
+		if !busy {
+			return
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+		}
 	}
-	news := l.news
-	s.t.mu.Unlock()
-	if !busy {
-		return
+}
+
+// within is for how many of n recipients there can be tokens at most.
+func (p pace) within(now time.Time, have share, n int64) int64 {
+	for i := range p {
+		if m := &p[i]; m.unit == upstream.Recipients && m.limit > 0 {
+			n = min(n, have.recipients+m.within(now))
+		}
 	}
-	timer := time.NewTimer(claimTime)
-	defer timer.Stop()
-	select {
-	case <-news:
-	case <-timer.C:
-	case <-ctx.Done():
-	}
+	return n
 }

@@ -9,21 +9,27 @@ type lent struct {
 	need           int64  // that somebody waits for
 	recent         int64  // sent since it was told
 	all            window // of all nodes; in flight is what is out
+	elsewhere      int64  // of what is out
 	clock          clock
 }
 
 // ready is what may be sent beside what is in flight.
 func (m *meter) ready() int64 { return m.lent.out - (m.lent.used - m.lent.accounted) - m.flying }
 
-// ask is what a meter wants: while the account is used, twice what was sent lately, and one for each slot. One that is
-// to be warm has one.
+// within is what may be sent beside what is in flight if other nodes give back all that they have.
+func (m *meter) within(now time.Time) int64 {
+	return m.ready() + max(0, m.lent.all.room(m.lent.now(now))) + m.lent.elsewhere
+}
+
+// ask is what a meter wants: while the account is used, twice what was sent lately and one for each slot, or a twentieth
+// of all; one for an account that is to be warm.
 func (m *meter) ask(active, warm bool, slots int64) rateAsk {
 	r := rateAsk{unit: m.unit, span: m.span, limit: m.limit, used: m.lent.used, flying: m.flying}
 	switch {
 	case m.limit == 0:
 	case active:
 		r.need = m.lent.need
-		r.like = max(r.need, min(slots+2*m.lent.recent, m.limit/4))
+		r.like = max(r.need, min(slots+2*m.lent.recent, m.limit/4), m.limit/20)
 	case warm:
 		r.like = 1
 	}
@@ -50,6 +56,7 @@ func (m *meter) learn(l *lease, now time.Time, c *clock, current bool) (more boo
 	if !ok {
 		p.Used = e.used
 	}
+	e.elsewhere = e.all.flying - p.Out
 	if current {
 		e.out, e.accounted = p.Out, p.Used
 	} else {
@@ -83,12 +90,11 @@ func (m *meter) until(now time.Time, n int64) time.Time {
 	if m.lent == nil {
 		return m.window.until(now, n)
 	}
-	e := m.lent
-	missing, there := n-m.ready(), e.now(now)
-	if e.all.room(there) >= missing {
+	if n <= m.within(now) {
 		return time.Time{}
 	}
-	at := e.all.until(there, missing)
+	there := m.lent.now(now)
+	at := m.lent.all.until(there, n-m.ready())
 	if at.IsZero() {
 		return time.Time{}
 	}

@@ -25,7 +25,7 @@ func (p *party[H]) collect(now time.Time, c *clock, drafts []*draft) []*draft {
 			l.known, l.version = nil, 0
 			continue
 		}
-		if !l.soon && now.Sub(l.looked) < lookEvery {
+		if !l.soon && !p.empty && now.Sub(l.looked) < lookEvery {
 			continue
 		}
 		l.looked = now
@@ -201,11 +201,13 @@ func (p *party[H]) apply(a *account[H], now time.Time, c *clock, d *draft, answe
 	} else { // it is settled anew at once
 		l.may = min(l.may, me.Held)
 	}
-	ends := time.Time{}
-	if held {
-		ends = now.Add(time.Duration(me.Until-c.high(now)) - cutBefore)
+	switch {
+	case !held:
+		p.term(a, now, time.Time{})
+	case me.Until != l.until: // else the end stands, whatever the clock says since
+		p.term(a, now, now.Add(time.Duration(me.Until-c.high(now))-cutBefore))
 	}
-	p.term(a, now, ends)
+	l.until = me.Until
 	l.probes = l.known.Probe == l.id
 	for i := range a.pace {
 		more = a.pace[i].learn(l, now, c, current) || more
