@@ -27,7 +27,8 @@ type SharedAccounts struct{ ask askServer }
 
 var _ account.Shared = (*SharedAccounts)(nil)
 
-// SharedAccounts is what nodes share of the accounts at upstreams; nil with SQLite, whose one daemon shares with nobody.
+// SharedAccounts is what nodes share of the accounts at upstreams; nil with SQLite, whose one daemon shares with no
+// other.
 func (s *Store) SharedAccounts() *SharedAccounts {
 	e, ok := s.engine.(*server)
 	if !ok {
@@ -76,7 +77,8 @@ SELECT (swapped IS NOT NULL)::int, coalesce(swapped, version),
 FROM found, clock ORDER BY n`
 
 // Swap implements account.Shared, in one round trip.
-func (s *SharedAccounts) Swap(ctx context.Context, rows []account.Row) (answers []account.Answer, now int64, err error) {
+func (s *SharedAccounts) Swap(ctx context.Context, rows []account.Row) (answers []account.Answer, now int64,
+	err error) {
 	n := len(rows)
 	upstreams, accounts, states := make([]string, n), make([]string, n), make([][]byte, n)
 	versions, forget := make([]int64, n), make([]int64, n)

@@ -23,8 +23,8 @@ func (c *clock) high(now time.Time) int64 { return c.at + int64(now.Sub(c.sent))
 func (c *clock) known(now time.Time) bool { return !c.got.IsZero() && now.Sub(c.got) < clockKept }
 
 // set notes what the clock said. When it was set, or another database took over, leases of others that were given by
-// the former clock cannot be judged by the new one before they have been renewed. A node that has just begun cannot know
-// whether it was.
+// the former clock cannot be judged by the new one before they have been renewed. A node that has just begun cannot
+// know whether it was.
 func (c *clock) set(at int64, sent, got time.Time) (stepped time.Duration) {
 	if c.got.IsZero() {
 		c.doubtful = got.Add(leaseTime)

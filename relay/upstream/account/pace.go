@@ -109,8 +109,7 @@ func (p pace) record(now time.Time, s *share, used share) {
 		m := &p[i]
 		m.flying -= s.of(m.unit)
 		if n := used.of(m.unit); n > 0 {
-			m.count(now, n)
-			m.charge(n)
+			m.charge(now, n)
 		}
 	}
 	*s = share{}
@@ -137,8 +136,9 @@ func (p pace) states(now time.Time) []upstream.RateState {
 	var states []upstream.RateState
 	for i := range p {
 		if m := &p[i]; m.limit > 0 {
+			_, frees := m.seen(now)
 			states = append(states, upstream.RateState{Rate: upstream.Rate{Count: m.limit, Unit: m.unit, Per: m.span},
-				Used: m.limit - m.roomOfAll(now), Frees: m.frees(now)})
+				Used: m.limit - m.roomOfAll(now), Frees: frees})
 		}
 	}
 	return states

@@ -150,8 +150,13 @@ func (t *Table[H]) saveSoonLocked(d time.Duration) {
 	}
 }
 
-// save writes what is known now. Saves follow each other; the last one, when nothing can change any more, knows most.
+// save writes what is known now, or with a Sharing gives back what was leased. Saves follow each other; the last one,
+// when nothing can change any more, knows most.
 func (t *Table[H]) save(ctx context.Context) {
+	if t.party != nil {
+		t.o.Sharing.leave(ctx, t.party)
+		return
+	}
 	t.saving.Lock()
 	defer t.saving.Unlock()
 	t.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -29,9 +30,9 @@ type Sharing struct {
 	log    *slog.Logger
 	kicked chan struct{}
 
-	turn  sync.Mutex // held during an exchange; taken before mu and before the lock of a table
-	clock clock      // guarded by turn
-	down  bool       // guarded by turn: the last exchange failed
+	turn  chan struct{} // holds one: who takes it may exchange; taken before mu and before the lock of a table
+	clock clock         // guarded by turn
+	down  bool          // guarded by turn: the last exchange failed
 
 	mu      sync.Mutex // guards what follows
 	members []member
@@ -65,7 +66,9 @@ type draft struct {
 
 // NewSharing makes one for the node of this name. Run has to run before a table that shares can send.
 func NewSharing(shared Shared, node string, log *slog.Logger) *Sharing {
-	return &Sharing{shared: shared, node: node, log: log, kicked: make(chan struct{}, 1)}
+	s := &Sharing{shared: shared, node: node, log: log, kicked: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+	s.turn <- struct{}{}
+	return s
 }
 
 // join adds a table. It returns the table's name among the holders, which no other has ever had.
@@ -110,8 +113,12 @@ func (s *Sharing) leave(ctx context.Context, m member) {
 
 // exchange settles what there is to settle.
 func (s *Sharing) exchange(ctx context.Context) error {
-	s.turn.Lock()
-	defer s.turn.Unlock()
+	select {
+	case <-s.turn:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { s.turn <- struct{}{} }()
 	for range swapRounds {
 		again, err := s.round(ctx)
 		if err != nil || !again {
@@ -123,24 +130,10 @@ func (s *Sharing) exchange(ctx context.Context) error {
 
 // round is one round trip. It reports whether there is to be another: a row was not what a node took it for.
 func (s *Sharing) round(ctx context.Context) (again bool, err error) {
-	s.mu.Lock()
-	members := s.members
-	s.mu.Unlock()
-	var drafts []*draft
 	began := time.Now()
-	trusted := s.clock.known(began)
-	for _, m := range members {
-		drafts = m.collect(began, &s.clock, drafts)
-		if m.gone() {
-			s.drop(m)
-		}
-	}
+	drafts, rows := s.collect(began)
 	if len(drafts) == 0 {
 		return false, nil
-	}
-	rows := make([]Row, len(drafts))
-	for i, d := range drafts {
-		rows[i] = d.row
 	}
 	ctx, cancel := context.WithTimeout(ctx, swapTimeout)
 	defer cancel()
@@ -157,38 +150,54 @@ func (s *Sharing) round(ctx context.Context) (again bool, err error) {
 		}
 		return false, err
 	}
+	again = !s.clock.known(began) // then nothing was settled yet
 	if stepped := s.clock.set(at, sent, got); stepped != 0 {
 		s.log.Warn("the clock of the database was set, or another database took over; what other nodes have leased "+
 			"is not touched for a while", "by", stepped, "for", leaseTime)
 	}
+	return s.learn(got, drafts, answers) || again, nil
+}
+
+// collect is what there is to settle, and drops tables that are gone.
+func (s *Sharing) collect(now time.Time) (drafts []*draft, rows []Row) {
+	s.mu.Lock()
+	members := s.members
+	s.mu.Unlock()
+	for _, m := range members {
+		if drafts = m.collect(now, &s.clock, drafts); m.gone() {
+			s.drop(m)
+		}
+	}
+	for _, d := range drafts {
+		rows = append(rows, d.row)
+	}
+	return drafts, rows
+}
+
+// learn tells tables what there is. It reports whether a row was not what was settled.
+func (s *Sharing) learn(now time.Time, drafts []*draft, answers []Answer) (again bool) {
 	news := make(map[member]bool)
 	for i, d := range drafts {
-		changed, err := d.m.learn(got, &s.clock, d, answers[i])
+		changed, err := d.m.learn(now, &s.clock, d, answers[i])
 		if err != nil {
 			s.log.Error("an account is not used", "upstream", d.row.Upstream, "identity", d.row.Account, "err", err)
 			continue
 		}
 		news[d.m] = news[d.m] || changed
-		again = again || !trusted || !answers[i].Swapped && (d.next != nil || answers[i].Version != d.row.Version)
+		again = again || !answers[i].Swapped && (d.next != nil || answers[i].Version != d.row.Version)
 	}
 	for m, changed := range news {
 		if changed {
 			m.Changed()
 		}
 	}
-	return again, nil
+	return again
 }
 
 func (s *Sharing) drop(m member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var others []member // a new slice: round reads the old one without the lock
-	for _, o := range s.members {
-		if o != m {
-			others = append(others, o)
-		}
-	}
-	s.members = others
+	s.members = slices.DeleteFunc(slices.Clone(s.members), func(o member) bool { return o == m })
 }
 
 // tell logs when the database goes and when it is back.

@@ -40,7 +40,7 @@ func (s *Slot[H]) Record(n News) (slowed bool) {
 		t.armLocked(a, now)
 	}
 	if moved {
-		t.movedLocked(a, n.Spent)
+		a.moved(n.Spent)
 	}
 	if moved && a.spentLocked(n.Spent) {
 		t.saveSoonLocked(0)
@@ -61,7 +61,7 @@ func (s *Slot[H]) adaptLocked(now time.Time, n News) (adapted News, slowed bool)
 	a := s.a
 	switch {
 	case n.Verdict == Works:
-		a.flow.worked(a.inUse + a.othersLocked())
+		a.flow.worked(a.inUse + a.elsewhere())
 	case n.Verdict == Pressure && n.Slow && a.breaker.Ready():
 		slowed = true
 		if floor := a.flow.slowed(); !floor && !s.aloneLocked() {
@@ -93,9 +93,9 @@ func (s *Slot[H]) Release(last func(keep bool)) {
 		a.inUse--
 		if last != nil {
 			idle, closing := a.held.Connections()
-			last(!t.closed && a.inUse+idle+closing < a.placesLocked(time.Now()))
+			last(!t.closed && a.inUse+idle+closing < a.places(time.Now()))
 		}
-		t.givesLocked(a)
+		a.gives()
 	})
 	t.Changed()
 }
@@ -109,7 +109,7 @@ func (s *Slot[H]) Claim(ctx context.Context, n int) (got int, wait time.Duration
 		s.t.mu.Lock()
 		got, until := s.a.pace.claim(now, &s.share, n)
 		if got == 0 {
-			s.t.needLocked(s.a, now, s.share, least)
+			s.a.need(now, s.share, least)
 		}
 		s.t.mu.Unlock()
 		if got > 0 {

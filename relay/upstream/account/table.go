@@ -48,14 +48,21 @@ type Options struct {
 	Log      *slog.Logger
 }
 
+// key is what an account goes by.
+func (o *Options) key(name string) string {
+	if o.FoldCase {
+		return mail.LowerASCII(name)
+	}
+	return name
+}
+
 // Table is the accounts of one upstream. All methods are safe for concurrent use.
 type Table[H Held] struct {
 	set  *upstream.Settings
 	o    Options
 	held func() H // makes what the protocol has for a new account
 
-	holder string // the name among the tables that share
-	born   time.Time
+	party *party[H] // with other nodes; nil: nothing is shared
 
 	mu         sync.Mutex // guards what follows, and every account
 	accounts   map[string]*account[H]
@@ -89,15 +96,15 @@ type account[H Held] struct {
 
 // New makes a table and reads what was saved for the upstream. held makes what the protocol has for one account.
 func New[H Held](set *upstream.Settings, o Options, held func() H) *Table[H] {
-	t := &Table[H]{set: set, o: o, held: held, accounts: make(map[string]*account[H]), drained: make(chan struct{}),
-		born: time.Now()}
+	t := &Table[H]{set: set, o: o, held: held, accounts: make(map[string]*account[H]), drained: make(chan struct{})}
 	if o.Sharing == nil {
 		t.restoreLocked(saved(set, o.Log))
 		return t
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.holder = o.Sharing.join(t)
+	t.party = &party[H]{Table: t, born: time.Now()}
+	t.party.id = o.Sharing.join(t.party)
 	t.accountLocked(set.Username)
 	return t
 }
@@ -119,11 +126,11 @@ func (t *Table[H]) Reserve(now time.Time, identity string, first func(H)) (slot 
 	if busy || !until.IsZero() {
 		return nil, until
 	}
-	if !t.mayProbeLocked(a, now) || !t.placeLocked(a, now) {
+	if !a.mayProbe(now) || !a.free(now) {
 		return nil, time.Time{}
 	}
 	if until, busy = a.pace.wait(now, share{}, least); busy || !until.IsZero() {
-		t.needLocked(a, now, share{}, least)
+		a.need(now, share{}, least)
 		return nil, t.shortLocked(a, now, until)
 	}
 	a.inUse++
@@ -155,7 +162,7 @@ func (t *Table[H]) shortLocked(a *account[H], now, until time.Time) time.Time {
 }
 
 func (t *Table[H]) accountLocked(name string) *account[H] {
-	key := t.keyOf(name)
+	key := t.o.key(name)
 	if a := t.accounts[key]; a != nil {
 		return a
 	}
@@ -164,39 +171,19 @@ func (t *Table[H]) accountLocked(name string) *account[H] {
 	}
 	a := &account[H]{name: name, held: t.held(), flow: newFlow(t.set.MaxConnections),
 		pace: newPace(t.set.Rates, t.o.Windows)}
-	t.shareLocked(a)
+	if t.party != nil {
+		a.share(t.party.id, t.o.Sharing)
+	}
 	t.accounts[key] = a
 	return a
-}
-
-func (t *Table[H]) keyOf(name string) string {
-	if t.o.FoldCase {
-		return mail.LowerASCII(name)
-	}
-	return name
-}
-
-// placeLocked reports whether a slot is free.
-func (t *Table[H]) placeLocked(a *account[H], now time.Time) bool {
-	_, closing := a.held.Connections()
-	used, places := a.inUse+closing, a.placesLocked(now)
-	if l := a.lease; l != nil {
-		l.used = now
-		if used >= places && used < a.flow.now {
-			l.lack = true
-			t.lackLocked(l, now)
-		} else if used+1 < places {
-			l.lack = false
-		}
-	}
-	return used < places
 }
 
 // evictLocked forgets one account that would be no different if it were new.
 func (t *Table[H]) evictLocked() bool {
 	looked, now := 0, time.Now()
 	for key, a := range t.accounts {
-		if !a.busyLocked() && !a.leasedLocked() && a.breaker.blank() && a.held.Blank() && len(a.senders) == 0 && a.pace.blank(now) {
+		if !a.busyLocked() && !a.leased() && a.breaker.blank() && a.held.Blank() && len(a.senders) == 0 &&
+			a.pace.blank(now) {
 			stop(&a.paced)
 			delete(t.accounts, key)
 			return true
@@ -273,7 +260,7 @@ func (t *Table[H]) TryAgain() {
 			if b := &a.breaker; b.Status == upstream.Paused && b.Early && now.Before(b.Until) {
 				b.Until, moved = now, true
 				stop(&a.alarm)
-				t.movedLocked(a, !a.spentUntil.IsZero())
+				a.moved(!a.spentUntil.IsZero())
 			}
 		}
 	})
@@ -331,26 +318,20 @@ func (t *Table[H]) Shut() {
 		for _, a := range t.accounts {
 			stop(&a.alarm)
 			stop(&a.paced)
+			if a.lease != nil {
+				a.lease.leaving = true
+			}
 		}
 	})
 }
 
 // Wait waits, behind Shut, until every slot is given back, or ctx ends, and saves what is to be remembered.
 func (t *Table[H]) Wait(ctx context.Context) error {
-	defer t.finish(context.WithoutCancel(ctx))
+	defer t.save(context.WithoutCancel(ctx))
 	select {
 	case <-t.drained:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// finish gives back what was leased, or saves what is to be remembered.
-func (t *Table[H]) finish(ctx context.Context) {
-	if t.o.Sharing == nil {
-		t.save(ctx)
-		return
-	}
-	t.o.Sharing.leave(ctx, t)
 }

@@ -35,7 +35,8 @@ const (
 	None      Fault = iota
 	Away            // nothing is done
 	Unheard         // it is done, and the answer is lost
-	UntilLate       // it is done once Late is called, and the answer is lost
+	UntilLate       // it is done three seconds later, and the answer is lost
+	Slow            // it is done and answered, after a while each
 )
 
 // ErrFault is what Swap returns for a Fault.
@@ -69,6 +70,20 @@ func (m *Memory) Swaps() int {
 
 // Swap implements account.Shared.
 func (m *Memory) Swap(ctx context.Context, rows []account.Row) ([]account.Answer, int64, error) {
+	m.mu.Lock()
+	slow := m.fault == Slow
+	m.mu.Unlock()
+	if slow {
+		time.Sleep(slowTime)
+		defer time.Sleep(slowTime)
+	}
+	return m.answer(ctx, rows)
+}
+
+// slowTime is how long a Slow one takes to do what it does, and again to answer.
+const slowTime = 150 * time.Millisecond
+
+func (m *Memory) answer(ctx context.Context, rows []account.Row) ([]account.Answer, int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.swaps++

@@ -1,0 +1,237 @@
+package account
+
+import (
+	"context"
+	"time"
+
+	"postern/relay/upstream"
+)
+
+// Times of what an account has leased.
+const (
+	keepUnused = 10 * time.Second // how long slots and tokens nobody uses stay here, unless another node wants them
+	wishKept   = time.Second      // what is still wished for while slots are free
+	probeKept  = 5 * time.Second  // the right to probe, while nobody does
+	tellEvery  = time.Second      // what was sent
+	claimTime  = time.Second      // how long a Send that has begun waits for tokens that another node may have
+)
+
+// lease is what an account has of what it shares with other nodes. Guarded by Table.mu.
+type lease struct {
+	id      string // of the table
+	sharing *Sharing
+	version int64
+	known   *ledger // the row of that version; nil: not known. It is never changed in place
+	looked  time.Time
+	soon    bool // settle at once
+	unsure  bool // a write got no answer: it may take place yet, until the version is another
+	leaving bool // the table is closed
+
+	may    int       // slots
+	ends   time.Time // until when
+	until  int64     // until when the row leases them
+	others int       // slots that other nodes have
+	alarm  *time.Timer
+	term   context.Context // ends when what is sent has to be cut off; nil: nothing is leased
+	cut    context.CancelFunc
+
+	lack   bool // a slot was wanted
+	lacked time.Time
+	used   time.Time // when somebody asked for one last
+	told   time.Time
+	news   chan struct{} // closed when something was learned
+
+	epoch   int64  // of the hold that the breaker has
+	changes uint64 // of the breaker by this node
+	dirty   bool   // one is not shared yet
+	spent   bool   // it is for a quota
+	met     bool   // the hold was looked at
+
+	probes      bool // the right to probe is here
+	probeWanted time.Time
+}
+
+// ask has the account settled at once, unless that was asked for a moment ago: then the next look tells.
+func (l *lease) ask(now time.Time) {
+	if l.soon || l.known != nil && now.Sub(l.lacked) < lookEvery {
+		return
+	}
+	l.lacked, l.soon = now, true
+	l.sharing.kick()
+}
+
+// share makes an account one that is shared.
+func (a *account[H]) share(id string, s *Sharing) {
+	a.lease = &lease{id: id, sharing: s, news: make(chan struct{})}
+	for i := range a.pace {
+		m := &a.pace[i]
+		m.lent = &lent{all: window{limit: m.limit, span: m.span}}
+	}
+}
+
+// places is how many slots there may be now.
+func (a *account[H]) places(now time.Time) int {
+	if a.lease == nil {
+		return a.flow.now
+	}
+	return min(a.flow.now, a.lease.places(now))
+}
+
+func (l *lease) places(now time.Time) int {
+	if !now.Before(l.ends) {
+		return 0
+	}
+	return l.may
+}
+
+// free reports whether there is a slot for one more; if not, one that another node has is asked for.
+func (a *account[H]) free(now time.Time) bool {
+	_, closing := a.held.Connections()
+	used, places := a.inUse+closing, a.places(now)
+	if l := a.lease; l != nil {
+		l.used = now
+		switch {
+		case used >= places && used < a.flow.now:
+			l.lack = true
+			l.ask(now)
+		case used+1 < places:
+			l.lack = false
+		}
+	}
+	return used < places
+}
+
+// mayProbe reports whether nobody else probes an account that waits.
+func (a *account[H]) mayProbe(now time.Time) bool {
+	l := a.lease
+	if l == nil || a.breaker.Ready() {
+		return true
+	}
+	l.probeWanted = now
+	if l.probes && now.Before(l.ends) {
+		return true
+	}
+	l.ask(now)
+	return false
+}
+
+// need asks for tokens that are missing.
+func (a *account[H]) need(now time.Time, have, want share) {
+	if a.lease == nil {
+		return
+	}
+	for i := range a.pace {
+		m := &a.pace[i]
+		if n := want.of(m.unit) - have.of(m.unit); m.limit > 0 && n > m.ready() {
+			m.lent.need = max(m.lent.need, min(n, m.limit))
+		}
+	}
+	a.lease.ask(now)
+}
+
+// moved tells others that the breaker has changed here.
+func (a *account[H]) moved(spent bool) {
+	if l := a.lease; l != nil {
+		l.changes++
+		l.dirty, l.spent, l.soon = true, spent && !a.breaker.Ready(), true
+		l.sharing.kick()
+	}
+}
+
+// gives has what is given back told at once where another node waits for it.
+func (a *account[H]) gives() {
+	l := a.lease
+	if l == nil || l.known == nil || l.soon {
+		return
+	}
+	if me, _ := l.known.holder(l.id); l.leaving || l.may < me.Held && a.open() < me.Held {
+		l.soon = true
+		l.sharing.kick()
+	}
+}
+
+// open is how many slots are used, by connections or by who has reserved one.
+func (a *account[H]) open() int {
+	idle, closing := a.held.Connections()
+	return a.inUse + idle + closing
+}
+
+// shed closes idle connections that there is no slot for.
+func (a *account[H]) shed(now time.Time) {
+	idle, _ := a.held.Connections()
+	if n := a.open() - min(a.flow.most, a.lease.places(now)); n > 0 && idle > 0 {
+		a.held.Shed(min(n, idle))
+	}
+}
+
+// leased reports that the account may have something that is also somebody else's.
+func (a *account[H]) leased() bool {
+	return a.lease != nil && (a.lease.known != nil || a.lease.soon || a.lease.dirty)
+}
+
+// elsewhere is how many slots other nodes have.
+func (a *account[H]) elsewhere() int {
+	if a.lease == nil {
+		return 0
+	}
+	return a.lease.others
+}
+
+// end cuts off what is sent.
+func (l *lease) end() {
+	stop(&l.alarm)
+	if l.term != nil {
+		l.cut()
+		l.term, l.cut = nil, nil
+	}
+}
+
+// Bound returns a context for what is sent with the slot: it ends with ctx, and early enough before the slot may be
+// another node's. cancel is to be called when the sending has ended.
+func (s *Slot[H]) Bound(ctx context.Context) (bound context.Context, cancel context.CancelFunc) {
+	if s.term == nil {
+		return ctx, func() {}
+	}
+	bound, cut := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.term, cut)
+	return bound, func() { stop(); cut() }
+}
+
+// fetch has the tokens asked for that a whole envelope needs, and waits for the answer, so that it is not split because
+// they are elsewhere.
+func (s *Slot[H]) fetch(ctx context.Context, want share) {
+	l := s.a.lease
+	if l == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, claimTime)
+	defer cancel()
+	for ctx.Err() == nil {
+		now := time.Now()
+		s.t.mu.Lock()
+		want.recipients = s.a.pace.within(now, s.share, want.recipients)
+		_, busy := s.a.pace.wait(now, s.share, want)
+		if busy {
+			s.a.need(now, s.share, want)
+		}
+		news := l.news
+		s.t.mu.Unlock()
+		if !busy {
+			return
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// within is for how many of n recipients there can be tokens at most.
+func (p pace) within(now time.Time, have share, n int64) int64 {
+	for i := range p {
+		if m := &p[i]; m.unit == upstream.Recipients && m.limit > 0 {
+			n = min(n, have.recipients+m.within(now))
+		}
+	}
+	return n
+}

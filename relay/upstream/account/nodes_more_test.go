@@ -1,0 +1,385 @@
+package account_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"postern/mail"
+	"postern/relay/upstream"
+	"postern/relay/upstream/account"
+	"postern/relay/upstream/account/accounttest"
+)
+
+// pass lets time pass for nodes that cut off what has to be.
+func pass(d time.Duration, nodes ...*node) {
+	(&world{nodes: nodes}).pass(d)
+}
+
+// A write that was given up may take place yet. Until that is known nothing that it gives back is used.
+func TestLateWriteTakesNothingThatIsUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{t: t, limit: 2}
+		m := accounttest.New(time.Hour)
+		a, b := two(t, m, p)
+		within(t, 2*time.Second, "a has both slots", func() bool { a.begin(); return len(a.sending) == 2 })
+		for range 2 { // both connections are lost
+			a.sending[0].slot.Release(func(bool) { p.open.Add(-1) })
+			a.sending = a.sending[1:]
+		}
+		pass(9500*time.Millisecond, a, b)
+		m.Set(accounttest.UntilLate) // a gives back what it has not used for a while
+		pass(time.Second, a, b)
+		m.Set(accounttest.None)
+		a.begin()
+		a.begin()
+		for range 100 {
+			pass(100*time.Millisecond, a, b)
+			if len(a.sending) < 2 {
+				a.begin()
+			}
+			if len(b.sending) < 1 {
+				b.begin()
+			}
+		}
+		if len(b.sending) < 1 {
+			t.Error("b got nothing")
+		}
+		a.close(t)
+		b.close(t)
+	})
+}
+
+// While an answer is on its way nothing is used that it gives back.
+func TestWhatIsGivenBackIsNotTakenMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{t: t, limit: 2}
+		m := accounttest.New(0)
+		a, b := two(t, m, p)
+		within(t, 2*time.Second, "a has both slots", func() bool { a.begin(); return len(a.sending) == 2 })
+		a.end(works)
+		a.end(works)
+		m.Set(accounttest.Slow)
+		for range 200 {
+			b.begin()
+			a.begin()
+			a.begin()
+			pass(20*time.Millisecond, a, b)
+			for len(a.sending) > 0 {
+				a.end(works)
+			}
+		}
+		if len(b.sending) == 0 {
+			t.Error("b got nothing")
+		}
+		a.close(t)
+		b.close(t)
+	})
+}
+
+// A lease does not end because the database's clock was set: neither for who knew the clock before nor for who did not.
+func TestClockSetForwardEndsNoLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{t: t, limit: 1}
+		m := accounttest.New(0)
+		a := newNode(t.Context(), m, "a", p, nil)
+		within(t, 2*time.Second, "a has the slot", a.begin)
+		b := newNode(t.Context(), m, "b", p, nil)
+		pass(time.Second, a, b)
+		m.Set(accounttest.Away) // so that a cannot renew before b looks
+		pass(300*time.Millisecond, a, b)
+		m.Step(time.Hour)
+		c := newNode(t.Context(), m, "c", p, nil)
+		m.Set(accounttest.None)
+		for range 100 {
+			b.begin()
+			c.begin()
+			pass(100*time.Millisecond, a, b, c)
+		}
+		if a.sending[0].bound.Err() != nil || len(b.sending)+len(c.sending) > 0 {
+			t.Error("a lease ended")
+		}
+		a.end(works)
+		within(t, 5*time.Second, "b or c has the slot", func() bool { return b.begin() || c.begin() })
+		for _, n := range []*node{a, b, c} {
+			n.close(t)
+		}
+	})
+}
+
+// What a node that died has sent of a rate without telling counts from its end on.
+func TestDeadNodesTokensCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{t: t, limit: 3, rate: 3}
+		m := accounttest.New(0)
+		a, b := two(t, m, p)
+		within(t, 5*time.Second, "a has three slots and tokens", func() bool { a.begin(); return len(a.sending) == 3 })
+		m.Set(accounttest.Away)
+		pass(14*time.Second, a, b)
+		for range 3 {
+			a.end(works)
+		}
+		a.die()
+		m.Set(accounttest.None)
+		for range 1200 {
+			if b.begin() {
+				b.end(works)
+			}
+			pass(100*time.Millisecond, b)
+		}
+		if p.sum < 6 {
+			t.Errorf("b sent %d, there is room for 3", p.sum-3)
+		}
+		b.close(t)
+	})
+}
+
+// Two busy nodes share a rate, and use all of it.
+func TestBusyNodesShareARate(t *testing.T) {
+	for _, rate := range []int64{1, 6, 60, 1200} {
+		synctest.Test(t, func(t *testing.T) {
+			p := &provider{t: t, limit: 4, rate: rate}
+			a, b := two(t, accounttest.New(time.Hour), p)
+			var sent [2]int
+			for range 6000 { // ten minutes
+				for i, n := range []*node{a, b} {
+					for range 4 {
+						if n.begin() {
+							n.end(works)
+							sent[i]++
+						}
+					}
+				}
+				pass(100*time.Millisecond, a, b)
+			}
+			all := 10 * int(rate)
+			if sum := sent[0] + sent[1]; sum < all*3/4 || min(sent[0], sent[1]) < sum/4 {
+				t.Errorf("of %d messages in ten minutes %v were sent", all, sent)
+			}
+			a.close(t)
+			b.close(t)
+		})
+	}
+}
+
+// An envelope is not split because the tokens for it are elsewhere.
+func TestEnvelopeGetsItsTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{t: t, limit: 2}
+		m := accounttest.New(0)
+		change := func(set *upstream.Settings) {
+			set.Rates = []upstream.Rate{{Count: 100, Unit: upstream.Recipients, Per: time.Minute}}
+		}
+		a, b := newNode(t.Context(), m, "a", p, change), newNode(t.Context(), m, "b", p, change)
+		within(t, time.Second, "a", a.begin)
+		within(t, time.Second, "b", b.begin)
+		if got, _ := a.sending[0].slot.Claim(t.Context(), 60); got != 60 {
+			t.Errorf("%d of 60", got)
+		}
+		a.sending[0].slot.Charge(60)
+		if got, _ := b.sending[0].slot.Claim(t.Context(), 60); got < 30 || got > 40 {
+			t.Errorf("%d of the 40 that are left", got)
+		}
+		a.close(t)
+		b.close(t)
+	})
+}
+
+var fault = account.News{Verdict: account.Fault, Early: true, Reply: mail.R(535, "5.7.8", "who are you?")}
+
+func status(n *node) upstream.State { return n.table.States()[0] }
+
+// paused has a fault at a, and b knows of it within a second.
+func paused(t *testing.T, a, b *node) {
+	t.Helper()
+	within(t, time.Second, "a", a.begin)
+	within(t, 2*time.Second, "b", b.begin)
+	a.end(fault)
+	within(t, time.Second, "b knows", func() bool { return status(b).Status == upstream.Paused })
+	if s := status(b); s.Reply.Code != 535 || s.Failures != 1 {
+		t.Errorf("%+v", s)
+	}
+	b.end(works) // was let in before: it says nothing of the pause
+	if a.begin() || b.begin() || status(b).Status != upstream.Paused {
+		t.Error("a paused account is used")
+	}
+}
+
+func TestPauseIsKnownAndOneNodeProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{t: t, limit: 3}
+		a, b := two(t, accounttest.New(-time.Hour), p)
+		paused(t, a, b)
+		pass(4*time.Minute+50*time.Second, a, b)
+		if a.begin() || b.begin() {
+			t.Error("a pause of five minutes ended too soon")
+		}
+		probes := func() (n int) {
+			for range 50 {
+				for _, n := range []*node{a, b} {
+					n.begin()
+				}
+				pass(100*time.Millisecond, a, b)
+			}
+			return len(a.sending) + len(b.sending)
+		}
+		pass(10*time.Second, a, b)
+		if n := probes(); n != 1 {
+			t.Fatalf("%d probes", n)
+		}
+		prober, other := a, b
+		if len(b.sending) == 1 {
+			prober, other = b, a
+		}
+		prober.end(fault)
+		within(t, time.Second, "the other knows", func() bool { return status(other).Failures == 2 })
+		pass(9*time.Minute+50*time.Second, a, b)
+		if n := probes(); n != 0 {
+			t.Errorf("%d probes within the second pause", n)
+		}
+		pass(20*time.Second, a, b)
+		if n := probes(); n != 1 {
+			t.Fatalf("%d probes", n)
+		}
+		for _, n := range []*node{a, b} {
+			if len(n.sending) == 1 {
+				n.end(works)
+			}
+		}
+		within(t, time.Second, "both are ready", func() bool {
+			return status(a).Status == upstream.Ready && status(b).Status == upstream.Ready
+		})
+		within(t, 2*time.Second, "both send", func() bool {
+			return (len(a.sending) > 0 || a.begin()) && (len(b.sending) > 0 || b.begin())
+		})
+		a.close(t)
+		b.close(t)
+	})
+}
+
+// A node that dies with the right to probe keeps nobody from it for longer than its lease.
+func TestDeadProberIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{t: t, limit: 3}
+		a, b := two(t, accounttest.New(time.Hour), p)
+		paused(t, a, b)
+		pass(5*time.Minute+10*time.Second, a, b)
+		within(t, 2*time.Second, "a probes", a.begin)
+		a.die()
+		within(t, 45*time.Second, "b probes", b.begin)
+		b.close(t)
+	})
+}
+
+// TryAgain at one node ends the pause for all, by one probe. So does the start of a node, once.
+func TestTryAgainAndStartProbeOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{t: t, limit: 3}
+		m := accounttest.New(0)
+		a, b := two(t, m, p)
+		paused(t, a, b)
+		a.table.TryAgain()
+		within(t, 2*time.Second, "one probes", func() bool { return b.begin() || a.begin() })
+		pass(time.Second, a, b)
+		if a.begin() || b.begin() {
+			t.Error("two probe")
+		}
+		for _, n := range []*node{a, b} {
+			if len(n.sending) > 0 {
+				n.end(fault)
+			}
+		}
+		within(t, time.Second, "both know", func() bool { return status(a).Failures == 2 && status(b).Failures == 2 })
+		pass(10*time.Second, a, b)
+		c := newNode(t.Context(), m, "c", p, nil)
+		within(t, 2*time.Second, "c probes", c.begin)
+		c.end(fault)
+		pass(10*time.Second, a, b, c)
+		if a.begin() || b.begin() || c.begin() {
+			t.Error("a start has more than one probe")
+		}
+		for _, n := range []*node{a, b, c} {
+			n.close(t)
+		}
+	})
+}
+
+// A quota that is used up is so for all, also for a node that starts, until the first of what all have sent leaves it.
+func TestQuotaIsUsedUpForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{t: t, limit: 3}
+		m := accounttest.New(time.Hour)
+		change := func(set *upstream.Settings) {
+			set.Rates = []upstream.Rate{{Count: 1000, Unit: upstream.Messages, Per: 24 * time.Hour}}
+		}
+		a, b := newNode(t.Context(), m, "a", p, change), newNode(t.Context(), m, "b", p, change)
+		for range 40 {
+			for _, n := range []*node{a, b} {
+				within(t, 5*time.Second, "a message", n.begin)
+				n.end(works)
+			}
+		}
+		pass(time.Hour, a, b)
+		within(t, 5*time.Second, "a", a.begin)
+		a.end(account.News{Verdict: account.Pressure, Spent: true, Window: 24 * time.Hour,
+			Reply: mail.R(454, "4.7.0", "too many messages today")})
+		within(t, time.Second, "b knows", func() bool { return status(b).Status == upstream.BackingOff })
+		// 80 of both are our share; 40 alone would be too few to tell when the quota opens
+		if left := time.Until(status(b).Until); left < 22*time.Hour || left > 24*time.Hour {
+			t.Errorf("the quota opens in %v", left)
+		}
+		c := newNode(t.Context(), m, "c", p, change)
+		within(t, 2*time.Second, "c knows", func() bool { return status(c).Status == upstream.BackingOff })
+		pass(time.Minute, a, b, c)
+		if a.begin() || b.begin() || c.begin() {
+			t.Error("a quota that is used up is tried")
+		}
+		for _, n := range []*node{a, b, c} {
+			n.close(t)
+		}
+	})
+}
+
+// A message costs no round trip while the account is in use, and nothing is asked while no account is.
+func TestMessagesCostNoRoundTrips(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{t: t, limit: 3, rate: 100_000}
+		m := accounttest.New(0)
+		a := newNode(t.Context(), m, "a", p, nil)
+		within(t, time.Second, "a", a.begin)
+		a.end(works)
+		pass(time.Second, a)
+		before := m.Swaps()
+		for range 1000 {
+			if !a.begin() {
+				t.Fatal("a message has to wait")
+			}
+			a.end(works)
+		}
+		if n := m.Swaps() - before; n != 0 {
+			t.Errorf("1000 messages cost %d round trips", n)
+		}
+		a.close(t)
+		before = m.Swaps()
+		time.Sleep(time.Minute)
+		if n := m.Swaps() - before; n != 0 {
+			t.Errorf("a closed table asks %d times", n)
+		}
+	})
+}
+
+// A table gives everything back when it is closed, at once, and its successor in the same process has it.
+func TestClosedTableGivesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{t: t, limit: 2, rate: 10}
+		m := accounttest.New(0)
+		a, b := two(t, m, p)
+		within(t, 3*time.Second, "a has both", func() bool { a.begin(); return len(a.sending) == 2 })
+		for len(a.sending) > 0 {
+			a.end(works)
+		}
+		a.close(t)
+		within(t, time.Second, "b has both", func() bool { b.begin(); return len(b.sending) == 2 })
+		b.close(t)
+	})
+}
