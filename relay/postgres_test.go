@@ -14,8 +14,8 @@ import (
 	"postern/relay/trace"
 )
 
-// The main job with a store at PostgreSQL: mail that is handed off, that waits, that is tried again, that comes back, and
-// that is there after a restart; what commands see and do; and what they change of accounts.
+// The main job with a store at PostgreSQL: mail that is handed off, that waits, that is tried again, that comes back,
+// and that is there after a restart; what commands see and do; and what they change of accounts.
 func TestOnPostgreSQL(t *testing.T) {
 	p := newProvider(t)
 	var down bool // guarded by p.mu
@@ -83,7 +83,8 @@ func TestOnPostgreSQL(t *testing.T) {
 	if !s.AwaitEvents(t.Context()) {
 		t.Error("the daemon did not write down what it saw")
 	}
-	if all, err := s.Events(t.Context(), trace.Query{Kinds: []trace.Kind{trace.Delivered}}); err != nil || len(all) < 5 {
+	all, err := s.Events(t.Context(), trace.Query{Kinds: []trace.Kind{trace.Delivered}})
+	if err != nil || len(all) < 5 {
 		t.Errorf("%d deliveries in the trace, %v", len(all), err)
 	}
 
@@ -106,7 +107,9 @@ func TestOnPostgreSQL(t *testing.T) {
 // While the database is away, clients are told to come back, and whoever balances load is told; then all goes on by
 // itself.
 func TestDatabaseAway(t *testing.T) {
-	for name, leave := range map[string]func(*testkit.Gate){"cut": (*testkit.Gate).Cut, "stalled": (*testkit.Gate).Stall} {
+	for name, leave := range map[string]func(*testkit.Gate){
+		"cut": (*testkit.Gate).Cut, "stalled": (*testkit.Gate).Stall,
+	} {
 		t.Run(name, func(t *testing.T) {
 			pg := testkit.SharedPostgreSQL(t)
 			gate := testkit.NewGate(t, pg.Address())

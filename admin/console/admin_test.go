@@ -297,7 +297,7 @@ func (full) Keep(context.Context, string, time.Time, time.Time, []byte) (string,
 	return "", errors.New("the store is full")
 }
 
-// TestPasswordsFromAnotherNode: what one node has made the other hands out, once; where the store takes nothing, the node
+// TestPasswordsFromAnotherNode: what one node has made another hands out, once; where the store takes nothing, the node
 // that made it does.
 func TestPasswordsFromAnotherNode(t *testing.T) {
 	for _, broken := range []bool{false, true} {

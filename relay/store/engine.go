@@ -69,7 +69,7 @@ type transactor interface {
 	tidy()
 }
 
-// outcome is what a transaction did. On an error, alone says whether one of its writes may be at fault, so that the others
+// outcome is what a transaction did. On an error, alone says whether one of its writes may be at fault, so that others
 // may do better without it.
 type outcome struct {
 	results []error // of each write: nil, or what it was refused with

@@ -16,8 +16,8 @@ import (
 	"postern/relay/config"
 )
 
-// The tests of this package are of both engines: TestOnPostgreSQL runs them again with this variable. Those of what only
-// a file has skip then.
+// The tests of this package are of both engines: TestOnPostgreSQL runs them again with this variable. Those of what
+// only a file has skip then.
 const onServerVariable = "POSTERN_TEST_STORE_ON_POSTGRESQL"
 
 func onServer() bool { return os.Getenv(onServerVariable) != "" }

@@ -128,7 +128,8 @@ func (f *file) transact(ops []*op) (did outcome, err error) {
 		return outcome{}, fmt.Errorf("begin a transaction: %w", err)
 	}
 	did.alone = true
-	if did.results, err = runAll(&tx{Conn: f.conn, engine: f, clock: &f.clock, layout: fileLayout, counter: 1}, ops, f.log); err == nil {
+	t := &tx{Conn: f.conn, engine: f, clock: &f.clock, layout: fileLayout, counter: 1}
+	if did.results, err = runAll(t, ops, f.log); err == nil {
 		err = f.conn.Run("COMMIT")
 	}
 	if err != nil {

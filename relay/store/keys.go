@@ -266,7 +266,8 @@ func (s *Store) sealKeys(ctx context.Context) error {
 	}
 	return s.write(ctx, func(t *tx) error {
 		for _, k := range keys {
-			err := t.Run("UPDATE dkim_key SET pem = ? WHERE domain = ? AND selector = ? AND substr(pem, 1, 7) <> 'sealed:'",
+			err := t.Run("UPDATE dkim_key SET pem = ? WHERE domain = ? AND selector = ? "+
+				"AND substr(pem, 1, 7) <> 'sealed:'",
 				s.sealPEM(k), k.Domain, k.Selector)
 			if err != nil {
 				return err

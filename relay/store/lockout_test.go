@@ -35,7 +35,8 @@ func TestLockoutRoundTrip(t *testing.T) {
 	save(now, auth.Unsaved{Places: []auth.Place{place, old}, Locks: []auth.Lock{login, both, network, address}})
 	is(now, address, network, login, both)
 	is(now.Add(90*time.Second), network, login, both)
-	if got, err := s.LoginLockout().places(t.Context(), now.Add(-placesFor)); err != nil || !slices.Equal(got, []auth.Place{place}) {
+	got, err := s.LoginLockout().places(t.Context(), now.Add(-placesFor))
+	if err != nil || !slices.Equal(got, []auth.Place{place}) {
 		t.Errorf("places %+v, %v", got, err)
 	}
 	login.Until, login.Failures = now.Add(2*time.Hour), 11 // again

@@ -88,8 +88,8 @@ func (m *membership) enter(t *tx, host string, now int64) (number int64, err err
 			number = k
 		}
 		if until > now && row.Text(2) != m.home {
-			return 0, refuse(fmt.Errorf("%w: %s on %s, which was seen less than %s ago; this version runs one node at a "+
-				"time: stop it, and this one takes over", ErrNodeLives, name, row.Text(3), nodeLives))
+			return 0, refuse(fmt.Errorf("%w: %s on %s, which was seen less than %s ago; this version runs one node at "+
+				"a time: stop it, and this one takes over", ErrNodeLives, name, row.Text(3), nodeLives))
 		}
 	}
 	if number == 0 {

@@ -32,7 +32,8 @@ func TestOneNodeAtATime(t *testing.T) {
 		t.Fatalf("a second node of the same name: %v", err)
 	}
 	command := open(t, ofServer(t, url, "", false)) // works beside it
-	if nodes, err := command.Nodes(t.Context()); err != nil || len(nodes) != 1 || !nodes[0].Alive || nodes[0].Name != "a" ||
+	nodes, err := command.Nodes(t.Context())
+	if err != nil || len(nodes) != 1 || !nodes[0].Alive || nodes[0].Name != "a" ||
 		time.Since(nodes[0].Started).Abs() > time.Minute {
 		t.Errorf("%+v, %v", nodes, err)
 	}

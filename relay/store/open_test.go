@@ -156,7 +156,8 @@ func TestOpenRefuses(t *testing.T) {
 func TestOpenDirectories(t *testing.T) {
 	fileOnly(t)
 	root := t.TempDir()
-	if _, err := Open(t.Context(), at(t, Options{})); err == nil || !strings.Contains(err.Error(), "data_dir is empty") {
+	_, err := Open(t.Context(), at(t, Options{}))
+	if err == nil || !strings.Contains(err.Error(), "data_dir is empty") {
 		t.Errorf("no directory: %v", err)
 	}
 	if _, err := Open(t.Context(), at(t, Options{Dir: filepath.Join(root, "a", "b")})); err == nil ||
@@ -284,7 +285,8 @@ func TestFailedMigration(t *testing.T) {
 		s.Close()
 	}
 	migrations = good
-	if _, err := Open(t.Context(), at(t, Options{Dir: dir})); err == nil || !strings.Contains(err.Error(), "newer postern") {
+	_, err := Open(t.Context(), at(t, Options{Dir: dir}))
+	if err == nil || !strings.Contains(err.Error(), "newer postern") {
 		t.Errorf("the older version: %v", err)
 	}
 }

@@ -216,7 +216,8 @@ func (s *Store) Bounce(ctx context.Context, f queue.Filter, now time.Time) (int6
 		if _, err := t.heldChanged(released, err, -1); err != nil {
 			return false, err
 		}
-		return update(t, "UPDATE message SET bounce = 1, next = ?, waiting_for = '' WHERE id = ?", s.clock.nano(now), id)
+		return update(t, "UPDATE message SET bounce = 1, next = ?, waiting_for = '' WHERE id = ?", s.clock.nano(now),
+			id)
 	})
 }
 

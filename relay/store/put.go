@@ -2,7 +2,7 @@ package store
 
 import "strings"
 
-// upsert is the statement that puts a row into a table, in place of one with the same key. The key is its first columns.
+// upsert is the statement that puts a row into a table, in place of one with the same key, which is its first columns.
 // The arguments of the statement are the columns, all that the table has.
 func upsert(table string, key int, columns ...string) string {
 	var set []string

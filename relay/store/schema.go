@@ -255,7 +255,8 @@ COMMIT`, applicationID, script, version, time.Now().UnixNano())
 // file that was cut off shows before, when the engine compares its length with its header.
 func recoverLog(conn *sqlite.Conn) error {
 	_, _, err := conn.Checkpoint()
-	if kind := db.KindOf(err); kind == db.Busy || kind == db.Full { // the command line is at it, or there is no room: later then
+	if kind := db.KindOf(err); kind == db.Busy || kind == db.Full {
+		// The command line is at it, or there is no room: later then.
 		return nil
 	}
 	return err

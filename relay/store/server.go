@@ -164,7 +164,8 @@ func nextVersion(conn *postgres.Conn) (more bool, err error) {
 	case version == len(migrations):
 		return false, nil
 	case version == 0:
-		if err := conn.Exec("CREATE TABLE migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL)"); err != nil {
+		err := conn.Exec("CREATE TABLE migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL)")
+		if err != nil {
 			return false, err
 		}
 	}

@@ -66,7 +66,8 @@ type writer struct {
 
 func newWriter(t transactor, f *fuse) *writer {
 	return &writer{
-		fuse: f, transactor: t, wanted: 1, lazyWait: lazyFor, batch: 1, maxWait: gatherFor, kick: make(chan struct{}, 1),
+		fuse: f, transactor: t, wanted: 1, lazyWait: lazyFor, batch: 1, maxWait: gatherFor,
+		kick: make(chan struct{}, 1),
 	}
 }
 

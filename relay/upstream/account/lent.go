@@ -21,8 +21,8 @@ func (m *meter) within(now time.Time) int64 {
 	return m.ready() + max(0, m.lent.all.room(m.lent.now(now))) + m.lent.elsewhere
 }
 
-// ask is what a meter wants: while the account is used, twice what was sent lately and one for each slot, or a twentieth
-// of all; one for an account that is to be warm.
+// ask is what a meter wants: while the account is used, twice what was sent lately and one for each slot, or a
+// twentieth of all; one for an account that is to be warm.
 func (m *meter) ask(active, warm bool, slots int64) rateAsk {
 	r := rateAsk{unit: m.unit, span: m.span, limit: m.limit, used: m.lent.used, flying: m.flying}
 	switch {

@@ -69,7 +69,8 @@ func (s *session) execute(query string, args []any, out *result) error {
 func (s *session) again(run func() error) error {
 	whole := s.link.bare()
 	err := run()
-	if e, ok := errors.AsType[*Error](err); ok && whole && (e.Code == "0A000" && e.kind == db.Busy || e.Code == "26000") {
+	e, ok := errors.AsType[*Error](err)
+	if ok && whole && (e.Code == "0A000" && e.kind == db.Busy || e.Code == "26000") {
 		return run()
 	}
 	return err
