@@ -14,8 +14,8 @@ import (
 	"postern/relay/trace"
 )
 
-// The main job with a store at PostgreSQL: mail that is handed off, that waits, that is tried again, that comes back, and
-// that is there after a restart; what commands see and do; and what they change of accounts.
+// The main job with a store at PostgreSQL: mail that is handed off, that waits, that is tried again, that comes back,
+// and that is there after a restart; what commands see and do; and what they change of accounts.
 func TestOnPostgreSQL(t *testing.T) {
 	p := newProvider(t)
 	var down bool // guarded by p.mu

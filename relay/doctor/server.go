@@ -15,7 +15,8 @@ import (
 const serverClock = 2 * time.Second
 
 // server looks at a store at PostgreSQL.
-func (x storeExam) server(ctx context.Context, path string, s *relaystore.Store, h relaystore.Health) []finding.Finding {
+func (x storeExam) server(ctx context.Context, path string, s *relaystore.Store,
+	h relaystore.Health) []finding.Finding {
 	f, err := s.Server(ctx)
 	if err != nil {
 		return []finding.Finding{serverSilent(path, "The store cannot be read: "+sentence(said(err.Error())))}

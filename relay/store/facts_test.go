@@ -23,8 +23,8 @@ func TestServerFacts(t *testing.T) {
 	address := pg.NewDatabase(t)
 	s := open(t, ofServer(t, address, "", false))
 	f, err := s.Server(t.Context())
-	if err != nil || f.Version < 140000 || f.Pooled || f.Encrypted || f.Commit != "on" || f.Standbys != "" || f.Copies != 0 ||
-		f.Ahead.Abs() > time.Minute || f.Size < 1<<20 || f.Superuser || !f.MayCreate || !f.Owner {
+	if err != nil || f.Version < 140000 || f.Pooled || f.Encrypted || f.Commit != "on" || f.Standbys != "" ||
+		f.Copies != 0 || f.Ahead.Abs() > time.Minute || f.Size < 1<<20 || f.Superuser || !f.MayCreate || !f.Owner {
 		t.Errorf("%+v, %v", f, err)
 	}
 
