@@ -179,7 +179,9 @@ var notShown = []string{
 	"EHLO doctor.invalid", "PROXY UNKNOWN", "DKIM key",
 	// logs and metrics
 	"DKIM keys", "a condition is not checked by a fault of ours",
-	"alert resolved", "new mail is taken again", "no new mail is taken: clients are refused",
+	"alert resolved", "new mail is taken again",
+	"the database of this server is away, nothing was taken; try again later", // to clients
+	"no new mail is taken: clients are refused",
 	"Time from a message's arrival to its delivery to the upstream, once for each recipient.",
 	"Alerts for each hook, by what became of them: sent, failed (given up).",
 	"a report about undelivered mail cannot be delivered: the sender does not know",

@@ -272,11 +272,15 @@ func (p *page) disk(d *status.Disk) {
 		return
 	}
 	p.line("")
-	if d.Free > 0 {
-		bound := "no bound"
-		if d.MaxSize > 0 {
-			bound = size(d.MaxSize)
-		}
+	bound := "no bound"
+	if d.MaxSize > 0 {
+		bound = size(d.MaxSize)
+	}
+	switch {
+	case d.Server != "" && d.File > 0:
+		p.line("STORE  at %s; queued mail has %s of %s; the database has %s", d.Server, size(d.Queued), bound,
+			size(d.File))
+	case d.Free > 0:
 		p.line("DISK  %s free at %s, %s must stay; queued mail has %s of %s; the store has %s",
 			size(d.Free), d.Dir, size(d.MinFree), size(d.Queued), bound, size(d.File))
 	}

@@ -145,7 +145,7 @@ func (v *validator) node() {
 func (v *validator) storeTLS() {
 	u := v.Store.URL
 	switch mode := u.SSLMode(); {
-	case !u.elsewhere() || mode == sslVerifyFull:
+	case !u.Elsewhere() || mode == sslVerifyFull:
 	case mode == "verify-ca":
 		v.warn("store.url", "sslmode=verify-ca takes any server that the authority has certified for the one that was "+
 			"meant; write verify-full, with the name in the certificate as host")

@@ -363,14 +363,14 @@ var conninfoEscapes = strings.NewReplacer(`\`, `\\`, `'`, `\'`)
 
 // SSLMode is the mode in force: what was written, or verify-full where the server is elsewhere.
 func (u StoreURL) SSLMode() string {
-	if u.elsewhere() {
+	if u.Elsewhere() {
 		return cmp.Or(u.params.sslMode, sslVerifyFull)
 	}
 	return cmp.Or(u.params.sslMode, sslOwnMachine)
 }
 
-// elsewhere reports that a server may be another machine.
-func (u StoreURL) elsewhere() bool {
+// Elsewhere reports that a server may be another machine.
+func (u StoreURL) Elsewhere() bool {
 	return slices.ContainsFunc(u.hosts, func(h storeHost) bool { return !h.ours() })
 }
 

@@ -86,6 +86,12 @@ const (
 	codeStoreLog        = "store-log"
 	codeStoreHistory    = "store-history"
 	codeStoreEmpty      = "store-empty"
+	codeServerFsync     = "store-server-fsync"
+	codeServerStandby   = "store-server-standby"
+	codeServerClear     = "store-server-clear"
+	codeServerClock     = "store-server-clock"
+	codeServerRights    = "store-server-rights"
+	codeServerSuperuser = "store-server-superuser"
 	codeStoreOK         = "store-ok"
 
 	codeQueueOld = "queue-old"
@@ -200,6 +206,12 @@ var catalogue = []Code{
 	{codeStoreLog, "The log of the store has grown far beyond its usual length."},
 	{codeStoreHistory, "The history takes more room than history_size."},
 	{codeStoreEmpty, "More than half of a large store is empty."},
+	{codeServerFsync, "The server of the store does not write to its disk what it commits."},
+	{codeServerStandby, "The server of the store has standbys and waits for none."},
+	{codeServerClear, "The connection to the server of the store is not encrypted."},
+	{codeServerClock, "The clock differs from that of the store's server by more than 2 seconds."},
+	{codeServerRights, "The user of the store lacks rights at the server."},
+	{codeServerSuperuser, "The user of the store is a superuser of the server."},
 	{codeQueueOld, "Mail waits for longer than warn_after."},
 	{codeHeld, "Mail is held until a person releases it."},
 	{codeHeldLong, "Mail is held for more than two days."},

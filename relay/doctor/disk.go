@@ -56,20 +56,30 @@ func (x diskExam) roomFindings(dir string, r room) (list []finding.Finding) {
 	add := func(code string, w finding.Weight, what, why, fix string) {
 		list = append(list, found(code, w, dir, what, why, fix))
 	}
-	floor := max(int64(x.c.Store.MinFree), 128<<20)
+	floor, server := max(int64(x.c.Store.MinFree), 128<<20), x.c.Store.URL.Server()
+	if server { // the store takes room there, and here only mail on its way
+		floor = 128 << 20
+	}
 	switch refuses := x.report != nil && x.report.Disk.Refuses; {
 	case r.readOnly:
 		add(codeDiskReadOnly, finding.Danger, "The disk of "+dir+" is mounted so that nothing can be written.",
 			"No mail can be taken, and what leaves cannot be noted. Linux does this by itself when a disk fails.",
 			"dmesg | grep -i -e error -e ext4 -e xfs\nSave the data before anything else if the disk is failing.")
+	case refuses && server:
+		add(codeDiskRefuses, finding.Danger, "No new mail is taken: "+sentence(said(x.report.Disk.Problem)),
+			"Mail programs are told to try again later. What was taken is safe.",
+			"See whether the server of the store answers, and has room: psql '"+x.c.Store.URL.Place()+"'")
 	case refuses:
 		add(codeDiskRefuses, finding.Danger, "No new mail is taken: "+sentence(said(x.report.Disk.Problem)),
 			"Mail programs are told to try again later (452). What was taken is safe.", makeRoom)
+	case server && r.free < floor:
+		add(codeDiskFull, finding.Danger, fmt.Sprintf("The disk of %s has %s free.", dir, octets(r.free)),
+			"Mail on its way and answers that wait for the database are there: without room no mail is taken.", makeRoom)
 	case r.free < floor:
 		add(codeDiskFull, finding.Danger, fmt.Sprintf("The disk of %s has %s free, and %s must stay free.", dir,
 			octets(r.free), octets(floor)),
 			"Below that no new mail is taken: mail programs are told to try again later (452).", makeRoom)
-	case r.free < 3*floor:
+	case !server && r.free < 3*floor:
 		add(codeDiskShort, finding.Fault, fmt.Sprintf("The disk of %s has %s free. Below %s no new mail is taken.", dir,
 			octets(r.free), octets(floor)), "One large batch of mail may be enough to fill it.", makeRoom)
 	}
@@ -98,11 +108,15 @@ func (x diskExam) quota() []finding.Finding {
 	if d.MaxSize <= 0 || d.Queued < d.MaxSize/4*3 {
 		return nil
 	}
+	fix := "See what waits and why: postern queue list\nIf the disk has the room, raise max_size in [store] of " + x.Path
+	if x.c.Store.URL.Server() {
+		fix = "See what waits and why: postern queue list\nIf the server has the room, raise max_size in [store] of " + x.Path
+	}
 	return []finding.Finding{found(codeQueueNearlyFull, finding.Fault, "queue",
 		fmt.Sprintf("Mail that waits takes %s, "+
 			"and max_size allows %s.", octets(d.Queued), octets(d.MaxSize)),
 		"When it is reached, no new mail is taken.",
-		"See what waits and why: postern queue list\nIf the disk has the room, raise max_size in [store] of "+x.Path)}
+		fix)}
 }
 
 // filesBeside are the descriptors that the daemon needs beside those of clients and upstreams: store, logs, sockets.

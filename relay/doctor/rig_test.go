@@ -26,7 +26,7 @@ var seen sync.Map
 
 // Every code of the catalogue is found by some test.
 func TestMain(m *testing.M) {
-	code := m.Run()
+	code := testkit.Main(m)
 	if only := flag.Lookup("test.run").Value.String(); code == 0 && only == "" && !testing.Short() {
 		for _, c := range catalogue {
 			if _, ok := seen.Load(c.Code); !ok {

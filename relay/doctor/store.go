@@ -29,10 +29,7 @@ func (x storeExam) store(ctx context.Context) (list []finding.Finding) {
 	s, err := x.openStore(ctx)
 	switch {
 	case err != nil && x.c.Store.URL.Server():
-		return []finding.Finding{found(codeStoreUnreadable, finding.Danger, path, "The store cannot be opened: "+
-			sentence(said(err.Error())),
-			"It has the mail that waits, the accounts and the keys. Without it no mail is taken.",
-			"The text says what to do. See whether the server answers at all: psql '"+path+"'")}
+		return []finding.Finding{serverSilent(path, "The store cannot be opened: "+sentence(said(err.Error())))}
 	case err != nil:
 		return []finding.Finding{found(codeStoreUnreadable, finding.Danger, path, "The store cannot be opened: "+
 			sentence(said(err.Error())),
@@ -53,7 +50,12 @@ func (x storeExam) store(ctx context.Context) (list []finding.Finding) {
 	short, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
 	h, err := s.Health(short)
-	if err != nil {
+	switch {
+	case s.Shared() && err != nil:
+		return []finding.Finding{serverSilent(path, "The store cannot be read: "+sentence(said(err.Error())))}
+	case s.Shared():
+		return x.server(ctx, path, s, h)
+	case err != nil:
 		return []finding.Finding{found(codeStoreUnreadable, finding.Danger, path, "The store cannot be read: "+
 			sentence(said(err.Error())), "It has the mail that waits, the accounts and the keys.",
 			"Look at the disk: dmesg | tail\nKeep a copy of "+x.c.DataDir+" before you change anything there.")}
@@ -82,13 +84,7 @@ func (x storeExam) storeFindings(path string, h relaystore.Health) (list []findi
 				"store becomes slow, and the disk fills up.",
 			"See who has it open: fuser -v "+path+"\nEnd what is not Postern, or restart Postern.")
 	}
-	if bound := int64(x.c.Store.HistorySize); bound > 0 && h.History > bound+bound/historySlack {
-		add(codeStoreHistory, finding.Advice,
-			fmt.Sprintf("The history of mail takes %s (%d entries), and history_size "+
-				"allows %s.", octets(h.History), h.Events, octets(bound)),
-			"Postern trims it bit by bit while it runs. Where it stays like this, the trimming does not keep up.",
-			"Look again in an hour. If it has grown, write a shorter history in [store] of "+x.Path)
-	}
+	list = append(list, x.history(path, h)...)
 	if h.Within > emptyLeast && h.Within > h.File/2 {
 		add(codeStoreEmpty, finding.Advice, fmt.Sprintf("More than half of the store is empty (%s of %s).",
 			octets(h.Within), octets(h.File)),
@@ -105,4 +101,16 @@ func (x storeExam) storeFindings(path string, h relaystore.Health) (list []findi
 		list = append(list, fine(codeStoreOK, path, "%s", text))
 	}
 	return list
+}
+
+func (x storeExam) history(path string, h relaystore.Health) []finding.Finding {
+	bound := int64(x.c.Store.HistorySize)
+	if bound <= 0 || h.History <= bound+bound/historySlack {
+		return nil
+	}
+	return []finding.Finding{found(codeStoreHistory, finding.Advice, path,
+		fmt.Sprintf("The history of mail takes %s (%d entries), and history_size "+
+			"allows %s.", octets(h.History), h.Events, octets(bound)),
+		"Postern trims it bit by bit while it runs. Where it stays like this, the trimming does not keep up.",
+		"Look again in an hour. If it has grown, write a shorter history in [store] of "+x.Path)}
 }

@@ -85,6 +85,9 @@ func newStatus(c *config.Config, now time.Time) *status.Report {
 	}
 	r.Queue.Sleeping = []status.Sleeping{}
 	r.Disk = status.Disk{Dir: c.DataDir, MinFree: int64(c.Store.MinFree), MaxSize: int64(c.Store.MaxSize)}
+	if c.Store.URL.Server() {
+		r.Disk.Server, r.Disk.MinFree = c.Store.URL.Place(), 0
+	}
 	return r
 }
 

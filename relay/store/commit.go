@@ -71,8 +71,8 @@ func (t *tx) flush() error {
 	}
 	c, s := t.counts, t.stored
 	return t.Run("UPDATE counter SET messages = messages + ?, held = held + ?, bytes = bytes + ?, "+
-		"events = events + ?, history = history + ?, refusals = refusals + ? WHERE k = ?", c.messages-s.messages, c.held-s.held,
-		c.bytes-s.bytes, c.events-s.events, c.history-s.history, c.refusals-s.refusals, t.counter)
+		"events = events + ?, history = history + ?, refusals = refusals + ? WHERE k = ?", c.messages-s.messages,
+		c.held-s.held, c.bytes-s.bytes, c.events-s.events, c.history-s.history, c.refusals-s.refusals, t.counter)
 }
 
 // commit runs writes and answers them.
