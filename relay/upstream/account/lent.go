@@ -6,7 +6,7 @@ import "time"
 type lent struct {
 	out, accounted int64  // as part.Out and part.Used
 	used           int64  // all that was ever sent
-	need           int64  // that somebody waits for
+	need           int64  // that somebody waits for, until it is taken or was here for a while
 	recent         int64  // sent since it was told
 	all            window // of all nodes; in flight is what is out
 	elsewhere      int64  // of what is out
@@ -21,9 +21,12 @@ func (m *meter) within(now time.Time) int64 {
 	return m.ready() + max(0, m.lent.all.room(m.lent.now(now))) + m.lent.elsewhere
 }
 
-// ask is what a meter wants: while the account is used, twice what was sent lately and one for each slot, or a
-// twentieth of all; one for an account that is to be warm.
-func (m *meter) ask(active, warm bool, slots int64) rateAsk {
+// ask is what a meter wants: while the account is used, twice what was sent lately and one for each slot, or a twentieth
+// of all; one for an account that is to be warm. waited: whoever asked for more has had time to take it.
+func (m *meter) ask(active, warm, waited bool, slots int64) rateAsk {
+	if waited && m.ready() >= m.lent.need {
+		m.lent.need = 0
+	}
 	r := rateAsk{unit: m.unit, span: m.span, limit: m.limit, used: m.lent.used, flying: m.flying}
 	switch {
 	case m.limit == 0:
@@ -61,9 +64,6 @@ func (m *meter) learn(l *lease, now time.Time, c *clock, current bool) (more boo
 		e.out, e.accounted = p.Out, p.Used
 	} else {
 		m.lower(p)
-	}
-	if m.ready() >= e.need {
-		e.need = 0
 	}
 	return m.limit > 0 && before <= 0 && m.ready() > 0
 }

@@ -50,31 +50,68 @@ func TestLateWriteTakesNothingThatIsUsed(t *testing.T) {
 	})
 }
 
-// While an answer is on its way nothing is used that it gives back.
+// While an answer is on its way nothing is used that it gives back, whenever it is that a node wants it after all.
 func TestWhatIsGivenBackIsNotTakenMeanwhile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := &provider{t: t, limit: 2}
-		m := accounttest.New(0)
-		a, b := two(t, m, p)
-		within(t, 2*time.Second, "a has both slots", func() bool { a.begin(); return len(a.sending) == 2 })
-		a.end(works)
-		a.end(works)
-		m.Set(accounttest.Slow)
-		for range 200 {
-			b.begin()
-			a.begin()
-			a.begin()
-			pass(20*time.Millisecond, a, b)
-			for len(a.sending) > 0 {
-				a.end(works)
+	for _, limit := range []int64{2, 4} { // of slots; of four only two can be used at this rate
+		rate, first, second := 2*(limit/2-1), false, false
+		for wanted := time.Duration(0); wanted < 3*time.Second; wanted += 30 * time.Millisecond {
+			synctest.Test(t, func(t *testing.T) {
+				p := &provider{t: t, limit: limit, rate: rate}
+				m := accounttest.New(0)
+				a, b := two(t, m, p)
+				within(t, 2*time.Second, "a has both", func() bool { a.begin(); return len(a.sending) == 2 })
+				for _, s := range a.sending { // both connections are lost, nothing was sent
+					s.slot.Release(func(bool) { p.open.Add(-1) })
+				}
+				a.sending = nil
+				m.Set(accounttest.Slow)
+				want := time.Now().Add(wanted)
+				for end := time.Now().Add(6 * time.Second); time.Now().Before(end); pass(30*time.Millisecond, a, b) {
+					if len(b.sending) < 2 {
+						b.begin()
+					}
+					if !time.Now().Before(want) {
+						for len(a.sending) < 2 && a.begin() {
+						}
+					}
+				}
+				first, second = first || len(a.sending) > 0, second || len(b.sending) > 0
+				for _, n := range []*node{a, b} {
+					for len(n.sending) > 0 {
+						n.end(works)
+					}
+					n.close(t)
+				}
+			})
+		}
+		if !first || !second {
+			t.Errorf("of %d slots one node had everything", limit)
+		}
+	}
+}
+
+// Of two that find different faults at once one is believed, by both.
+func TestNodesAgreeOnAFault(t *testing.T) {
+	for _, fault := range []accounttest.Fault{accounttest.None, accounttest.Slow, accounttest.Unheard} {
+		synctest.Test(t, func(t *testing.T) {
+			p := &provider{t: t, limit: 3}
+			m := accounttest.New(0)
+			a, b := two(t, m, p)
+			within(t, time.Second, "a", a.begin)
+			within(t, 2*time.Second, "b", b.begin)
+			m.Set(fault)
+			a.end(account.News{Verdict: account.Fault, Early: true, Reply: mail.R(535, "5.7.8", "who are you?")})
+			b.end(account.News{Verdict: account.Pressure, Reply: mail.R(421, "4.3.2", "busy")})
+			pass(500*time.Millisecond, a, b)
+			m.Set(accounttest.None)
+			pass(2*time.Second, a, b)
+			if x, y := status(a), status(b); x.Status == upstream.Ready || x.Status != y.Status || x.Reply != y.Reply {
+				t.Errorf("%+v and %+v", x, y)
 			}
-		}
-		if len(b.sending) == 0 {
-			t.Error("b got nothing")
-		}
-		a.close(t)
-		b.close(t)
-	})
+			a.close(t)
+			b.close(t)
+		})
+	}
 }
 
 // A lease does not end because the database's clock was set: neither for who knew the clock before nor for who did not.
@@ -85,7 +122,7 @@ func TestClockSetForwardEndsNoLease(t *testing.T) {
 		a := newNode(t.Context(), m, "a", p, nil)
 		within(t, 2*time.Second, "a has the slot", a.begin)
 		b := newNode(t.Context(), m, "b", p, nil)
-		pass(time.Second, a, b)
+		pass(time.Minute, a, b)
 		m.Set(accounttest.Away) // so that a cannot renew before b looks
 		pass(300*time.Millisecond, a, b)
 		m.Step(time.Hour)

@@ -80,7 +80,11 @@ func (p pace) wait(now time.Time, have, want share) (until time.Time, busy bool)
 // take gives more to a share. wait must have said yes.
 func (p pace) take(s *share, more share) {
 	for i := range p {
-		p[i].flying += more.of(p[i].unit)
+		m := &p[i]
+		m.flying += more.of(m.unit)
+		if m.lent != nil && more.of(m.unit) > 0 {
+			m.lent.need = 0
+		}
 	}
 	s.messages += more.messages
 	s.recipients += more.recipients

@@ -25,7 +25,7 @@ func (p *party[H]) collect(now time.Time, c *clock, drafts []*draft) []*draft {
 			l.known, l.version = nil, 0
 			continue
 		}
-		if !l.soon && !p.empty && now.Sub(l.looked) < lookEvery {
+		if !l.soon && !p.empty && now.Sub(l.looked) < lookEvery*3/4 {
 			continue
 		}
 		l.looked = now
@@ -81,7 +81,7 @@ func (p *party[H]) draft(a *account[H], now time.Time, c *clock, d *draft) {
 // ask is what an account wants.
 func (p *party[H]) ask(key string, a *account[H], now time.Time, c *clock) *ask {
 	l := a.lease
-	q := &ask{id: l.id, trust: !now.Before(c.doubtful), limit: a.flow.now, open: a.open(), base: l.epoch,
+	q := &ask{id: l.id, trust: !now.Before(c.doubtful), limit: a.flow.now, open: a.open(),
 		tell: now.Sub(l.told) >= tellEvery}
 	if p.closed {
 		l.lack = false
@@ -101,7 +101,7 @@ func (p *party[H]) ask(key string, a *account[H], now time.Time, c *clock) *ask 
 		q.hold = a.hold(now, c)
 	}
 	for i := range a.pace {
-		q.rates = append(q.rates, a.pace[i].ask(active, p.warm(key), int64(a.flow.now)))
+		q.rates = append(q.rates, a.pace[i].ask(active, p.warm(key), now.Sub(l.lacked) >= wishKept, int64(a.flow.now)))
 	}
 	return q
 }
@@ -262,7 +262,6 @@ func (p *party[H]) adopt(a *account[H], now time.Time, c *clock, first bool) {
 	b := &a.breaker
 	if first && b.Status == upstream.Paused && b.Early && !h.Spent && b.Since.Before(p.born) && now.Before(b.Until) {
 		b.Until = now
-		a.moved(false)
 	}
 	a.spentLocked(h.Spent)
 	p.armLocked(a, now)

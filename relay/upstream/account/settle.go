@@ -18,7 +18,6 @@ type ask struct {
 	rates []rateAsk
 	tell  bool  // what was sent, though nothing else is new
 	hold  *hold // a change of the breaker; nil: none
-	base  int64 // the epoch that was changed
 	probe bool  // it wants to probe, or does
 }
 
@@ -112,12 +111,13 @@ func (l *ledger) leave(id string, now int64) {
 	l.changed = true
 }
 
-// settleHold notes a change of the breaker, unless another node was first: then the change is one that is said of an
-// older state, and that is forgotten as between the slots of one node.
+// settleHold notes a change of the breaker. Who learns that another node has changed it first forgets its own change: it
+// is said of an older state, as between the slots of one node.
 func (l *ledger) settleHold(a *ask) {
-	if a.hold != nil && a.base == l.Hold.Epoch {
+	if a.hold != nil {
+		epoch := l.Hold.Epoch + 1
 		l.Hold = *a.hold
-		l.Hold.Epoch = a.base + 1
+		l.Hold.Epoch = epoch
 		l.Probe, l.changed = "", true
 	}
 	switch {

@@ -2,9 +2,10 @@ package account
 
 import (
 	"context"
-	"crypto/rand"
+	crypto "crypto/rand"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -76,7 +77,7 @@ func (s *Sharing) join(m member) (id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.members = append(s.members, m)
-	return s.node + "/" + rand.Text()[:12]
+	return s.node + "/" + crypto.Text()[:12]
 }
 
 // kick asks for an exchange now.
@@ -89,16 +90,17 @@ func (s *Sharing) kick() {
 
 // Run exchanges until ctx ends. It is to end after the tables have been closed, so that what they leased is given back.
 func (s *Sharing) Run(ctx context.Context) {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
+	look := time.NewTimer(0)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-look.C:
 		case <-s.kicked:
 		}
 		s.exchange(ctx)
+		look.Reset(lookEvery - rand.N(lookEvery/8)) // nodes that began together do not stay in step
 	}
 }
 

@@ -35,7 +35,7 @@ const (
 	None      Fault = iota
 	Away            // nothing is done
 	Unheard         // it is done, and the answer is lost
-	UntilLate       // it is done three seconds later, and the answer is lost
+	UntilLate       // it is done a second later, and the answer is lost
 	Slow            // it is done and answered, after a while each
 )
 
@@ -99,7 +99,7 @@ func (m *Memory) answer(ctx context.Context, rows []account.Row) ([]account.Answ
 		return nil, 0, ErrFault
 	case UntilLate:
 		late := slices.Clone(rows)
-		time.AfterFunc(3*time.Second, func() {
+		time.AfterFunc(time.Second, func() {
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			m.swap(late, time.Now().Add(m.ahead).UnixNano())
