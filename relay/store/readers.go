@@ -90,7 +90,9 @@ func (r *readers) get(ctx context.Context) (db.Conn, error) {
 	}
 	r.mu.Unlock()
 	if err == nil && conn == nil {
-		conn, err = r.open()
+		if conn, err = r.open(); err != nil {
+			conn = nil // whatever type of nil it is
+		}
 	}
 	if err != nil {
 		r.free <- conn
