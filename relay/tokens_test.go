@@ -31,6 +31,9 @@ func TestMailWaitsForAToken(t *testing.T) {
 	if _, err := s.SaveGrant(t.Context(), "m365", []byte("sealed"), 0); err != nil {
 		t.Fatal(err)
 	}
+	if err := s.Consented(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if got, err := r.smtp.Wait(ctx, len(people)); err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"strings"
+	"sync"
 	"time"
 
 	"postern/internal/textfile"
@@ -25,13 +26,15 @@ func (s *Server) watchStore(ctx context.Context) {
 	defer slow.Stop()
 	defer fast.Stop()
 	s.room.Check()
+	var room sync.WaitGroup
+	room.Go(func() { s.watchRoom(ctx) })
+	defer room.Wait()
 	failing := false
 	for woken := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-slow.C:
-			s.room.Check()
 			if now := time.Now(); now.Sub(woken) >= wakePeriod {
 				s.queue.Wake()
 				clear(failed)
@@ -47,6 +50,20 @@ func (s *Server) watchStore(ctx context.Context) {
 				_ = s.saveLockouts(ctx) // slow tries again and says so
 			}
 			s.takeChanges(ctx, seen, failed)
+		}
+	}
+}
+
+// watchRoom looks whether there is room for mail, by itself: a database that stands still holds up all else.
+func (s *Server) watchRoom(ctx context.Context) {
+	tick := time.NewTicker(s.options.Poll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.room.Check()
 		}
 	}
 }

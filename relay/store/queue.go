@@ -234,14 +234,25 @@ func (s *Store) Writable() error {
 	if s.opts.MaxBytes <= 0 {
 		return nil
 	}
+	ctx, cancel := context.Background(), func() {}
+	if s.Shared() {
+		ctx, cancel = context.WithTimeout(ctx, writableFor)
+	}
+	defer cancel()
 	var have int64
-	err := s.readers.read(context.Background(), func(conn db.Conn) error {
+	err := s.readers.read(ctx, func(conn db.Conn) error {
 		c, err := readCounters(conn)
 		have = c.bytes
 		return err
 	})
-	if err == nil && have >= s.opts.MaxBytes {
+	switch {
+	case err == nil && have >= s.opts.MaxBytes:
 		return fullQueue(have, s.opts.MaxBytes)
+	case err != nil && (ctx.Err() != nil || db.KindOf(err) == db.Gone):
+		return fmt.Errorf("%w: %w", ErrAway, err)
 	}
 	return err
 }
+
+// writableFor is how long a server may take to say how much is queued before it counts as away.
+const writableFor = 3 * time.Second

@@ -95,7 +95,7 @@ func (r *readers) get(ctx context.Context) (db.Conn, error) {
 	}
 	if err == nil && conn == nil {
 		if conn, err = r.open(); err != nil {
-			conn = nil // the interface
+			conn = nil // whatever type of nil it is
 		}
 	}
 	if err != nil {

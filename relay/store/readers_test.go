@@ -9,6 +9,7 @@ import (
 	"postern/auth"
 	"postern/relay/stats"
 	"postern/relay/store/internal/db"
+	"postern/relay/store/internal/postgres"
 	"postern/relay/trace"
 )
 
@@ -65,5 +66,25 @@ func TestLookupsDoNotHoldUpMail(t *testing.T) {
 	}
 	for _, conn := range taken {
 		s.lookups.free <- conn
+	}
+}
+
+// A connection that cannot be opened leaves its place to the next, also where the engine returns a nil of its own type.
+func TestReadersAfterAFailedOpen(t *testing.T) {
+	var none *postgres.Conn
+	failed := errors.New("no route")
+	r := &readers{open: func() (db.Conn, error) { return none, failed }, free: make(chan db.Conn, 1)}
+	r.free <- nil
+	for range 2 {
+		err := r.read(t.Context(), func(db.Conn) error {
+			t.Error("it reads by no connection")
+			return nil
+		})
+		if !errors.Is(err, failed) {
+			t.Fatal(err)
+		}
+	}
+	if err := r.close(); err != nil {
+		t.Error(err)
 	}
 }
