@@ -111,8 +111,8 @@ func (l *ledger) leave(id string, now int64) {
 	l.changed = true
 }
 
-// settleHold notes a change of the breaker. Who learns that another node has changed it first forgets its own change: it
-// is said of an older state, as between the slots of one node.
+// settleHold notes a change of the breaker. Who learns that another node has changed it first forgets its own change:
+// it is said of an older state, as between the slots of one node.
 func (l *ledger) settleHold(a *ask) {
 	if a.hold != nil {
 		epoch := l.Hold.Epoch + 1
