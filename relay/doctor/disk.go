@@ -74,7 +74,8 @@ func (x diskExam) roomFindings(dir string, r room) (list []finding.Finding) {
 			"Mail programs are told to try again later (452). What was taken is safe.", makeRoom)
 	case server && r.free < floor:
 		add(codeDiskFull, finding.Danger, fmt.Sprintf("The disk of %s has %s free.", dir, octets(r.free)),
-			"Mail on its way and answers that wait for the database are there: without room no mail is taken.", makeRoom)
+			"Mail on its way and answers that wait for the database are there: without room no mail is taken.",
+			makeRoom)
 	case r.free < floor:
 		add(codeDiskFull, finding.Danger, fmt.Sprintf("The disk of %s has %s free, and %s must stay free.", dir,
 			octets(r.free), octets(floor)),
@@ -108,9 +109,11 @@ func (x diskExam) quota() []finding.Finding {
 	if d.MaxSize <= 0 || d.Queued < d.MaxSize/4*3 {
 		return nil
 	}
-	fix := "See what waits and why: postern queue list\nIf the disk has the room, raise max_size in [store] of " + x.Path
+	fix := "See what waits and why: postern queue list\nIf the disk has the room, raise max_size in [store] of " +
+		x.Path
 	if x.c.Store.URL.Server() {
-		fix = "See what waits and why: postern queue list\nIf the server has the room, raise max_size in [store] of " + x.Path
+		fix = "See what waits and why: postern queue list\nIf the server has the room, raise max_size in [store] of " +
+			x.Path
 	}
 	return []finding.Finding{found(codeQueueNearlyFull, finding.Fault, "queue",
 		fmt.Sprintf("Mail that waits takes %s, "+

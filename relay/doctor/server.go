@@ -23,8 +23,8 @@ func (x storeExam) server(ctx context.Context, path string, s *relaystore.Store,
 	}
 	list := append(x.serverFindings(path, f), x.history(path, h)...)
 	if len(list) == 0 {
-		list = append(list, fine(codeStoreOK, path, "PostgreSQL %d.%d answers, and the database has %s.", f.Version/10000,
-			f.Version%10000, octets(f.Size)))
+		list = append(list, fine(codeStoreOK, path, "PostgreSQL %d.%d answers, and the database has %s.",
+			f.Version/10000, f.Version%10000, octets(f.Size)))
 	}
 	return list
 }

@@ -196,7 +196,7 @@ type Secret struct {
 // Disk is the room for new mail, in octets.
 type Disk struct {
 	Dir     string `json:"dir"`
-	Server  string `json:"server,omitempty"` // where the store is; then Free and MinFree are 0, and File is the database
+	Server  string `json:"server,omitempty"` // where the store is; then Free and MinFree are 0, File is the database
 	Free    int64  `json:"free"`
 	MinFree int64  `json:"min_free"`
 	Queued  int64  `json:"queued"`
