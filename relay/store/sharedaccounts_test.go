@@ -3,10 +3,15 @@ package store
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"postern/relay/store/internal/postgres"
+	"postern/relay/upstream"
 	"postern/relay/upstream/account"
 	"postern/relay/upstream/account/accounttest"
 )
@@ -20,6 +25,7 @@ func TestSharedAccounts(t *testing.T) {
 	t.Run("forgotten", testSharedAccountsForgotten)
 	t.Run("lost", testSharedAccountsLost)
 	t.Run("one statement", testSharedAccountsOneStatement)
+	t.Run("two nodes", testSharedAccountsOfTwoNodes)
 }
 
 // swap1 replaces one row, or looks.
@@ -129,5 +135,76 @@ func testSharedAccountsOneStatement(t *testing.T) {
 	}
 	if n := locked(); n != 0 {
 		t.Errorf("looking has locked %d rows", n)
+	}
+}
+
+// noConnections is what a protocol without connections has for an account.
+type noConnections struct{}
+
+func (noConnections) Connections() (idle, closing int) { return 0, 0 }
+func (noConnections) Blank() bool                      { return true }
+func (noConnections) Shed(int)                         {}
+
+// testSharedAccountsOfTwoNodes: two nodes that send as fast as they can never have more slots than one may have, and
+// both get on. When they end nothing is left that a third would have to wait for.
+func testSharedAccountsOfTwoNodes(t *testing.T) {
+	shared := &SharedAccounts{openTables(t, 2, schemaSharedAccounts)}
+	var open atomic.Int64
+	var wg sync.WaitGroup
+	for _, name := range []string{"a", "b"} {
+		wg.Go(func() { sendAsNode(t, shared, name, &open) })
+	}
+	wg.Wait()
+	state := string(swap1(t, shared, "office@example.com", 0, "", 0).State)
+	if !strings.Contains(state, "cells") || strings.Contains(state, "holders") ||
+		strings.Contains(state, `parts":{"`) {
+		t.Errorf("what is left: %s", state)
+	}
+}
+
+// sendAsNode sends a hundred messages as one of two nodes that may send two hundred in an hour, three at once.
+func sendAsNode(t *testing.T, shared account.Shared, name string, open *atomic.Int64) {
+	const slots, each = 3, 100
+	log := slog.New(slog.DiscardHandler)
+	sharing := account.NewSharing(shared, name, log)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	wg.Go(func() { sharing.Run(ctx) })
+	set := &upstream.Settings{Name: "up", Username: "office@example.com", MaxConnections: slots, MaxRecipients: 1,
+		Jitter: func() float64 { return 0.5 },
+		Rates:  []upstream.Rate{{Count: 2 * each, Unit: upstream.Messages, Per: time.Hour}}}
+	table := account.New(set, account.Options{Sharing: sharing, Log: log},
+		func() noConnections { return noConnections{} })
+	changed := make(chan struct{}, 1)
+	table.OnChange(func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
+	for sent := 0; sent < each; {
+		s, until := table.Reserve(time.Now(), "", nil)
+		switch {
+		case !until.IsZero():
+			t.Errorf("node %s waits until %v", name, until)
+			return
+		case s == nil:
+			<-changed
+			continue
+		}
+		if n := open.Add(1); n > slots {
+			t.Errorf("%d slots are used", n)
+		}
+		s.Charge(1)
+		s.Record(account.News{Verdict: account.Works})
+		open.Add(-1)
+		s.Release(nil)
+		sent++
+	}
+	table.Shut()
+	if err := table.Wait(ctx); err != nil {
+		t.Error(err)
 	}
 }

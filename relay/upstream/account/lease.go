@@ -38,6 +38,8 @@ type lease struct {
 	lack   bool // a slot was wanted
 	lacked time.Time
 	used   time.Time // when somebody asked for one last
+	peak   int       // most that were used at once lately
+	peaked time.Time
 	told   time.Time
 	news   chan struct{} // closed when something was learned
 
@@ -90,6 +92,9 @@ func (a *account[H]) free(now time.Time) bool {
 	used, places := a.inUse+closing, a.places(now)
 	if l := a.lease; l != nil {
 		l.used = now
+		if n := min(used+1, places); n >= l.peak {
+			l.peak, l.peaked = n, now
+		}
 		switch {
 		case used >= places && used < a.flow.now:
 			l.lack = true

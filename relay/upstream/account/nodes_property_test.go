@@ -28,7 +28,7 @@ func (s step) String() string {
 
 var anyStep = rapid.Custom(func(t *rapid.T) step {
 	return step{
-		kind: rapid.IntRange(0, 11).Draw(t, "kind"),
+		kind: rapid.IntRange(0, 13).Draw(t, "kind"),
 		node: rapid.IntRange(0, 2).Draw(t, "node"),
 		n:    rapid.IntRange(1, 4).Draw(t, "n"),
 		time: rapid.SampledFrom([]time.Duration{time.Millisecond, 300 * time.Millisecond, 2 * time.Second,
@@ -103,6 +103,10 @@ func (w *world) do(s step) {
 		w.pass(s.time)
 	case 9:
 		w.m.Set(s.fault)
+	case 12:
+		n.link.cut.Store(true)
+	case 13:
+		n.link.cut.Store(false)
 	case 10:
 		if len(w.nodes) < 3 {
 			w.grow()
@@ -132,6 +136,7 @@ func (w *world) pass(d time.Duration) {
 func (w *world) settle(wrong *faults) {
 	w.m.Set(accounttest.None)
 	for _, n := range w.nodes {
+		n.link.cut.Store(false)
 		for len(n.sending) > 0 {
 			n.end(works)
 		}

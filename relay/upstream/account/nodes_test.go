@@ -71,8 +71,22 @@ func (c *pool) Shed(n int) {
 	c.p.open.Add(int64(-n))
 }
 
+// link is the way of one node to what is shared.
+type link struct {
+	account.Shared
+	cut atomic.Bool
+}
+
+func (l *link) Swap(ctx context.Context, rows []account.Row) ([]account.Answer, int64, error) {
+	if l.cut.Load() {
+		return nil, 0, accounttest.ErrFault
+	}
+	return l.Shared.Swap(ctx, rows)
+}
+
 // node is one with a table, and what it is sending.
 type node struct {
+	link    *link
 	p       *provider
 	sharing *account.Sharing
 	table   *account.Table[*pool]
@@ -91,7 +105,8 @@ type sending struct {
 func newNode(ctx context.Context, shared account.Shared, name string, p *provider,
 	change func(*upstream.Settings)) *node {
 	log := slog.New(slog.DiscardHandler)
-	n := &node{p: p, sharing: account.NewSharing(shared, name, log)}
+	n := &node{p: p, link: &link{Shared: shared}}
+	n.sharing = account.NewSharing(n.link, name, log)
 	n.ctx, n.stop = context.WithCancel(ctx)
 	set := &upstream.Settings{Name: "up", Username: office, MaxConnections: int(p.limit), MaxRecipients: 100,
 		Jitter: func() float64 { return 0.5 }}
@@ -157,6 +172,15 @@ func (n *node) cuts() {
 			i = -1
 		}
 	}
+}
+
+// lose ends what is sent by the loss of its connections: nothing was sent, and none is kept.
+func (n *node) lose() {
+	for _, x := range n.sending {
+		x.end()
+		x.slot.Release(func(bool) { n.p.open.Add(-1) })
+	}
+	n.sending = nil
 }
 
 // die ends a node without a word: its connections are closed by the provider's side.

@@ -87,11 +87,14 @@ func (p *party[H]) ask(key string, a *account[H], now time.Time, c *clock) *ask 
 		l.lack = false
 	}
 	q.need = a.wants(now)
+	if now.Sub(l.peaked) >= keepUnused {
+		l.peak, l.peaked = a.inUse, now
+	}
 	active := !p.closed && !l.used.IsZero() && now.Sub(l.used) < keepUnused
 	q.like = max(q.need, min(q.open, a.flow.now))
 	switch {
 	case active && a.breaker.Ready():
-		q.like = max(q.like, min(a.flow.now, q.need+1))
+		q.like = max(q.like, min(a.flow.now, max(q.need+1, l.peak)))
 	case p.warm(key):
 		q.like = max(q.like, 1)
 	}

@@ -22,7 +22,7 @@ const (
 // is made when an account wants something that it has not leased, and four times a second for accounts in use. While no
 // account is in use there is none.
 //
-// Failure semantics: while the database is away, accounts go on with what they have leased until half a lease before
+// Failure semantics: while the database is away, accounts go on with what they have leased until 15 s before
 // its end. Then nothing is reserved, what is being sent is cut off and connections are closed. Never are there more
 // connections, or messages in a rate's window, than what all nodes together are allowed.
 type Sharing struct {

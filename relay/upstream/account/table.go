@@ -138,10 +138,9 @@ func (t *Table[H]) Reserve(now time.Time, identity string, first func(H)) (slot 
 	if first != nil {
 		first(a.held)
 	}
-	idle, closing := a.held.Connections()
-	s := &Slot[H]{t: t, a: a, taken: a.taken, lonely: a.inUse+idle+closing == 1, admission: a.breaker.Admit()}
-	if l := a.lease; l != nil {
-		s.term, s.lonely = l.term, s.lonely && l.others == 0
+	s := &Slot[H]{t: t, a: a, taken: a.taken, lonely: a.open()+a.elsewhere() == 1, admission: a.breaker.Admit()}
+	if a.lease != nil {
+		s.term = a.lease.term
 	}
 	a.pace.take(&s.share, least)
 	return s, time.Time{}
