@@ -32,8 +32,8 @@ func (x storeExam) server(ctx context.Context, path string, s *relaystore.Store,
 // serverSilent is the finding that the store cannot be opened, or read.
 func serverSilent(path, what string) finding.Finding {
 	return found(codeStoreUnreadable, finding.Danger, path, what,
-		"It has the mail that waits, the accounts and the keys. Without it no mail is taken but what [store] degraded "+
-			"allows.", "The text says what to do. See whether the server answers at all: psql '"+path+"'")
+		"It has the mail that waits, the accounts and the keys. Without it no mail is taken.",
+		"The text says what to do. See whether the server answers at all: psql '"+path+"'")
 }
 
 func (x storeExam) serverFindings(path string, f *relaystore.ServerFacts) (list []finding.Finding) {
