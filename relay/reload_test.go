@@ -98,7 +98,6 @@ node = "mail-1"
 		"store.password": {"hunter2", "hunter3"},
 		"store.seal_key": {"MDE", "MTE"},
 		"store.node":     {"mail-1", "mail-2"},
-		"store.degraded": {"node =", "degraded = \"handoff\"\nnode ="},
 	} {
 		err := sameInstance(before, read(strings.Replace(server, change[0], change[1], 1)))
 		if err == nil || !strings.HasPrefix(err.Error(), key+" changed") || !strings.HasSuffix(err.Error(),
