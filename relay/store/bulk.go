@@ -409,6 +409,7 @@ func (b *batch) send(conn *postgres.Conn) error {
 	results, err := conn.Pipeline(context.Background(), calls)
 	if err != nil {
 		b.lapsed = postgres.CodeOf(err) == "22012" // division by zero
+		b.known = 0                                // the part may have been dropped since
 		return err
 	}
 	b.batch++

@@ -139,24 +139,33 @@ func homeOf(dir string) (string, error) {
 	return id, err
 }
 
-// renewNode renews the row until ctx ends. Where another process has it, this one must not write any more.
+// renewNode renews the row until ctx ends, or another process has it.
 func (s *Store) renewNode(ctx context.Context, e *server, m *membership) {
 	defer close(m.ended)
-	for pause(ctx, nodeBeats) == nil {
-		asked, now, ours := time.Now(), int64(0), false
-		err := s.readers.read(ctx, func(conn db.Conn) (err error) {
-			now, ours, err = conn.Int(renewQuery, int64(nodeLives), m.name, m.boot)
-			return err
-		})
-		switch {
-		case err != nil: // the next one may do; who reads and writes says what is wrong
-		case ours:
-			e.clock.set(now, asked, time.Now())
-		default:
-			e.fail(fmt.Errorf("%w: it has taken over while %s stood still; restart this one", ErrNodeLives, m.name))
-			return
-		}
+	for pause(ctx, nodeBeats) == nil && s.beat(ctx, e, m) {
 	}
+}
+
+// beat renews the row, and reports whether it is ours. Where it is another process's, this one begins nothing any more:
+// it takes no mail and leases none. What it has under way is its own still, by the name of the node, and ends.
+func (s *Store) beat(ctx context.Context, e *server, m *membership) (ours bool) {
+	asked, now := time.Now(), int64(0)
+	err := s.readers.read(ctx, func(conn db.Conn) (err error) {
+		now, ours, err = conn.Int(renewQuery, int64(nodeLives), m.name, m.boot)
+		return err
+	})
+	switch {
+	case err != nil: // the next one may do; who reads and writes says what is wrong
+		return true
+	case ours:
+		e.clock.set(now, asked, time.Now())
+	default:
+		err := fmt.Errorf("%w: %w: it has taken over while %s stood still; restart this one", ErrAway, ErrNodeLives,
+			m.name)
+		e.ousted.Store(&failure{err})
+		s.log.Error("another node has taken over: no more mail is taken here; restart this one", "node", m.name)
+	}
+	return ours
 }
 
 const renewQuery = `UPDATE node SET seen = t.now, until = t.now + ?1

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"postern/internal/testkit"
+	"postern/relay/queue"
 )
 
 // ofServer is options for a node of its own at a database.
@@ -44,7 +45,9 @@ func TestOneNodeAtATime(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := open(t, b)
-	if err := second.Add(t.Context(), small("m1")); err != nil {
+	tried := small("tried")
+	tried.Message.LeaseOwner, tried.Message.LeaseUntil = "b", time.Now().Add(time.Hour)
+	if err := second.Add(t.Context(), small("m1"), tried); err != nil {
 		t.Fatal(err)
 	}
 
@@ -55,11 +58,23 @@ func TestOneNodeAtATime(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := open(t, a)
-	for second.Writable() == nil { // it notices with its next beat
-		time.Sleep(10 * time.Millisecond)
+	if second.beat(t.Context(), second.engine.(*server), second.member) {
+		t.Error("it does not notice that it was taken over")
 	}
-	if err := second.Add(t.Context(), small("m2")); !errors.Is(err, ErrFailed) || !errors.Is(err, ErrNodeLives) {
-		t.Errorf("a node that another took over from: %v", err)
+	if err := second.Writable(); !errors.Is(err, ErrNodeLives) {
+		t.Errorf("a node that another took over from takes mail: %v", err)
+	}
+	if err := second.Add(t.Context(), small("m2")); !errors.Is(err, ErrNodeLives) {
+		t.Errorf("it adds: %v", err)
+	}
+	now := time.Now()
+	err = second.Lease(t.Context(), "m1", "b", now.Add(time.Minute), now.Add(time.Hour))
+	if !errors.Is(err, ErrNodeLives) {
+		t.Errorf("it leases: %v", err)
+	}
+	// What it had under way ends: else the other one would send again what was taken.
+	if err := second.Finish(t.Context(), "tried", "b", queue.Outcome{Remove: true}); err != nil {
+		t.Errorf("it does not record what an upstream took: %v", err)
 	}
 	if st, err := again.Stats(t.Context()); err != nil || st.Messages != 1 {
 		t.Errorf("%+v, %v", st, err)

@@ -69,3 +69,24 @@ func TestPartsAreDropped(t *testing.T) {
 	drop(1, 3)
 	drop(0, 3)
 }
+
+// A part that was dropped is made again for a message that belongs into it.
+func TestPartIsMadeAgain(t *testing.T) {
+	once(t)
+	s := open(t, ofServer(t, testkit.SharedPostgreSQL(t).NewDatabase(t), "a", true))
+	add := func(id string) {
+		m := leased(id)
+		m.Message.Received = time.Now().Add(-40 * time.Hour)
+		if err := s.Add(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("m1")
+	if err := s.Finish(t.Context(), "m1", "a", queue.Outcome{Remove: true}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.DropContents(t.Context()); err != nil || n != 1 {
+		t.Fatal(n, err)
+	}
+	add("m2")
+}

@@ -79,6 +79,11 @@ func (s *Store) Lease(ctx context.Context, id, owner string, now, until time.Tim
 	if owner == "" {
 		return fmt.Errorf("lease %s: a lease needs an owner", id)
 	}
+	if e, ok := s.engine.(*server); ok {
+		if f := e.ousted.Load(); f != nil {
+			return fmt.Errorf("lease %s: %w", id, f.error)
+		}
+	}
 	return s.change(ctx, "lease", id, leaseBulk{id, owner, now, until}, func(t *tx) error {
 		p, err := find(t.Conn, id)
 		if err != nil {

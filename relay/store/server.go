@@ -38,6 +38,7 @@ type server struct {
 	wait   time.Duration  // from then until the next one
 
 	away    atomic.Pointer[failure] // why there is no connection; nil: there is
+	ousted  atomic.Pointer[failure] // another node has taken over; nil: none has
 	refused atomic.Pointer[refused] // the last attempt to connect, if it had no success
 }
 
@@ -455,6 +456,9 @@ func (s *server) claim(db.Conn, int, int64) error { return nil }
 
 // room implements engine.
 func (s *server) room(context.Context) error {
+	if f := s.ousted.Load(); f != nil {
+		return f.error
+	}
 	if f := s.away.Load(); f != nil {
 		return f.error
 	}
