@@ -21,6 +21,7 @@ import (
 const (
 	nodeLives = 10 * time.Second
 	nodeBeats = 2 * time.Second
+	nodeKept  = 7 * 24 * time.Hour // what is known of one that has ended
 )
 
 // ErrNodeLives: another daemon uses the database.
@@ -99,11 +100,34 @@ func (m *membership) enter(t *tx, host string, now int64) (number int64, err err
 	if err := t.Run("UPDATE node SET boot = '', until = 0 WHERE name <> ?", m.name); err != nil {
 		return 0, err
 	}
+	if err := forgetNodes(t, m.name, now-int64(nodeKept)); err != nil {
+		return 0, err
+	}
 	err = t.Run(putNode, m.name, number, m.boot, m.home, host, programVersion(), now, now, now+int64(nodeLives))
 	if err == nil {
 		err = t.Run("INSERT INTO counter VALUES (?, 0, 0, 0, 0, 0, 0) ON CONFLICT DO NOTHING", number)
 	}
 	return number, err
+}
+
+// forgetNodes removes the nodes but one that were last seen before a time: where machines come and go under new names
+// there are ever more of them. What they have counted goes to the row of commands.
+func forgetNodes(t *tx, but string, before int64) error {
+	const gone = "(SELECT k FROM node WHERE name <> ? AND seen < ?)"
+	err := t.Run(`UPDATE counter SET messages = counter.messages + s.messages, held = counter.held + s.held,
+		bytes = counter.bytes + s.bytes, events = counter.events + s.events, history = counter.history + s.history,
+		refusals = counter.refusals + s.refusals
+		FROM (SELECT coalesce(sum(messages), 0) AS messages, coalesce(sum(held), 0) AS held,
+			coalesce(sum(bytes), 0) AS bytes, coalesce(sum(events), 0) AS events,
+			coalesce(sum(history), 0) AS history, coalesce(sum(refusals), 0) AS refusals
+			FROM counter WHERE k IN `+gone+`) s WHERE counter.k = 0`, but, before)
+	if err != nil {
+		return err
+	}
+	if err := t.Run("DELETE FROM counter WHERE k IN "+gone, but, before); err != nil {
+		return err
+	}
+	return t.Run("DELETE FROM node WHERE name <> ? AND seen < ?", but, before)
 }
 
 var putNode = upsert("node", 1, "name", "k", "boot", "home", "host", "version", "started", "seen", "until")

@@ -95,3 +95,32 @@ func TestNodeAfterItsDeath(t *testing.T) {
 	}
 	open(t, a)
 }
+
+// Nodes that ended long ago are forgotten, and what they have counted stays.
+func TestNodesAreForgotten(t *testing.T) {
+	once(t)
+	url := testkit.SharedPostgreSQL(t).NewDatabase(t)
+	for _, name := range []string{"a", "b", "c"} {
+		s := open(t, ofServer(t, url, name, true))
+		if err := s.Add(t.Context(), small("of-"+name)); err != nil {
+			t.Fatal(err)
+		}
+		if name == "b" {
+			testkit.SQL(t, url, "UPDATE node SET seen = seen - 8 * 86400 * 1000000000::bigint WHERE k = 1")
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := open(t, ofServer(t, url, "d", true))
+	nodes, err := s.Nodes(t.Context())
+	if err != nil || len(nodes) != 3 || nodes[0].Name != "d" {
+		t.Errorf("%+v, %v", nodes, err)
+	}
+	if st, err := s.Stats(t.Context()); err != nil || st.Messages != 3 || st.Bytes == 0 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if rows := testkit.SQL(t, url, "SELECT k FROM counter ORDER BY k"); len(rows) != 4 {
+		t.Errorf("counters: %q", rows)
+	}
+}
