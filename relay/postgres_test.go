@@ -2,6 +2,8 @@ package relay
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -138,5 +140,20 @@ func TestDatabaseAway(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A node that takes over presents the self-signed certificate that the one before presented: clients were told to trust
+// it.
+func TestNodesPresentOneCertificate(t *testing.T) {
+	r := newRigAt(t, newProvider(t), testkit.SharedPostgreSQL(t).NewDatabase(t), "")
+	first := r.server.certs.Info()[0]
+	r.close()
+	if err := os.RemoveAll(filepath.Join(r.dir, "data", "tls")); err != nil { // as in another data directory
+		t.Fatal(err)
+	}
+	r.start()
+	if second := r.server.certs.Info()[0]; !second.SelfSigned || second.Fingerprint != first.Fingerprint {
+		t.Errorf("%s, and %s before", second.Fingerprint, first.Fingerprint)
 	}
 }

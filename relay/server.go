@@ -7,6 +7,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -153,6 +154,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if s.companion, err = certs.NewCompanion(c.CompanionOptions(o.Logger)); err != nil {
 		return nil, err
 	}
+	s.shareCertificates()
 	if err := s.newACME(ctx, c); err != nil {
 		return nil, err
 	}
@@ -243,6 +245,18 @@ func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
 	s.trace.CountWith(s.stats.Count)
 	s.spool, err = newSpool(filepath.Join(c.DataDir, "tmp"))
 	return err
+}
+
+// shareCertificates has nodes present the same self-signed pair, so that clients which were told to trust it trust it
+// at the node that takes over, too.
+func (s *Server) shareCertificates() {
+	if !s.store.Shared() {
+		return
+	}
+	if err := cmp.Or(s.certs.Share(s.store.ACME()), s.companion.Share(s.store.ACME())); err != nil {
+		s.log.Warn("this node presents a self-signed certificate of its own: that of the nodes was not to be had",
+			"err", err)
+	}
 }
 
 func newSpool(dir string) (*spool.Spool, error) {
