@@ -36,7 +36,7 @@ type column struct {
 }
 
 // notMoved are tables that say something of the place itself, or whose owners have ended.
-var notMoved = map[string]bool{"migration": true, "store_move": true, "node": true, "acme_lock": true,
+var notMoved = map[string]bool{"migration": true, "store_move": true, "node": true, "leader": true, "acme_lock": true,
 	"upstream_shared": true}
 
 // otherwise are the tables that the engines have in different ways: see layout.

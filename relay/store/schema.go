@@ -57,6 +57,7 @@ var migrations = []migration{
 	{both: schemaKeepsakes},
 	{server: schemaSharedLimits},
 	{server: schemaSharedAccounts},
+	{server: schemaNodes},
 	{both: schemaMove},
 }
 
