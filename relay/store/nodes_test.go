@@ -68,12 +68,12 @@ func TestOneNodeAtATime(t *testing.T) {
 		t.Errorf("it adds: %v", err)
 	}
 	now := time.Now()
-	err = second.Lease(t.Context(), "m1", "b", now.Add(time.Minute), now.Add(time.Hour))
+	err = second.Lease(t.Context(), attempt(0, "m1"), "b", now.Add(time.Minute), now.Add(time.Hour))
 	if !errors.Is(err, ErrNodeLives) {
 		t.Errorf("it leases: %v", err)
 	}
 	// What it had under way ends: else the other one would send again what was taken.
-	if err := second.Finish(t.Context(), "tried", "b", queue.Outcome{Remove: true}); err != nil {
+	if err := second.Finish(t.Context(), attempt(1, "tried"), "b", queue.Outcome{Remove: true}); err != nil {
 		t.Errorf("it does not record what an upstream took: %v", err)
 	}
 	if st, err := again.Stats(t.Context()); err != nil || st.Messages != 1 {
