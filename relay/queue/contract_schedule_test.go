@@ -169,7 +169,8 @@ func (s *suite) finishReports() {
 	s.lent(id)
 	report := s.message(2, "")
 	report.Envelope.From = mail.Address{}
-	s.must(s.store.Finish(s.ctx, s.version(id), owner, queue.Outcome{Remove: true, Reports: []queue.NewMessage{with(report)}}))
+	s.must(s.store.Finish(s.ctx, s.version(id), owner, queue.Outcome{Remove: true,
+		Reports: []queue.NewMessage{with(report)}}))
 	s.wantDue(report.ID)
 	if got := s.read(report.ID); string(got) != hello {
 		s.Fatalf("the report's content is %q", got)

@@ -290,7 +290,8 @@ func TestAnotherNodeRecordsLate(t *testing.T) {
 		wait()
 		lease, in := w.up.leaseOf("M1", 0), w.inStore("M1")
 		in.Recipients[0].Status = queue.Delivered
-		if err := w.store.Record(t.Context(), in.Version(), "node2", queue.Outcome{Recipients: in.Recipients}); err != nil {
+		late := queue.Outcome{Recipients: in.Recipients}
+		if err := w.store.Record(t.Context(), in.Version(), "node2", late); err != nil {
 			t.Fatal(err)
 		}
 		sleep(3 * time.Minute)

@@ -63,8 +63,8 @@ type Message struct {
 	LeaseUntil time.Time
 }
 
-// Version tells one state of a message from those before: each attempt raises Attempts, and so does an outcome that came
-// late. What a process decides about a message holds for the version that it has seen.
+// Version tells one state of a message from those before: each attempt raises Attempts, and so does an outcome that
+// came late. What a process decides about a message holds for the version that it has seen.
 type Version struct {
 	ID       string
 	Attempts int

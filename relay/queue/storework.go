@@ -157,7 +157,7 @@ func (w storeWork) extend() {
 	for _, e := range running {
 		err := w.store.Extend(w.s.hard, e.v, w.s.owner, until)
 		w.s.storeSaid(err, "extend", writes)
-		if errors.Is(err, ErrNotFound) { // it has ended, or another node has the message, or has recorded that it was delivered
+		if errors.Is(err, ErrNotFound) { // it has ended, or another node has had the message
 			e.lease.lose()
 			continue
 		}

@@ -44,7 +44,8 @@ func TestOneRoundTrip(t *testing.T) {
 		}
 	})
 	group.Go(func() {
-		if err := s.Finish(t.Context(), attempt(1, "none"), "a", queue.Outcome{Remove: true}); !errors.Is(err, queue.ErrNotFound) {
+		err := s.Finish(t.Context(), attempt(1, "none"), "a", queue.Outcome{Remove: true})
+		if !errors.Is(err, queue.ErrNotFound) {
 			t.Errorf("a message that is not there: %v", err)
 		}
 	})

@@ -24,7 +24,8 @@ var fileLayout = &layout{
 	record: `UPDATE message SET recipients = ?2, next = ?3, waiting_for = ?4, warned = ?5, last_reply = ?6,
 		lease_owner = '', lease_until = 0 WHERE id = ?1`,
 	recordLate: "UPDATE message SET recipients = ?2, last_reply = ?3 WHERE id = ?1",
-	resend:     "UPDATE message SET recipients = ?2, next = ?3, waiting_for = '', bounce = 0, expires = ?4 WHERE id = ?1",
+	resend: `UPDATE message SET recipients = ?2, next = ?3, waiting_for = '', bounce = 0, expires = ?4
+		WHERE id = ?1`,
 
 	putChunk: "INSERT INTO chunk VALUES (?1 + ?2, ?3, ?4)",
 	getChunk: "SELECT data FROM chunk WHERE n = ?1 + ?2 AND id = ?3", // numbers are used again

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"postern/internal/testkit"
+	"postern/mail"
 	"postern/relay/queue"
 )
 
@@ -365,5 +366,61 @@ func TestMostNodes(t *testing.T) {
 	}
 	if nodes, err := s.Nodes(t.Context()); err != nil || len(nodes) != 63 {
 		t.Errorf("%d nodes, %v", len(nodes), err)
+	}
+}
+
+// Of two nodes each is told of its share, both of what is left for a while, and one alone of everything.
+func TestDueOfTwoNodes(t *testing.T) {
+	once(t)
+	url := testkit.SharedPostgreSQL(t).NewDatabase(t)
+	first, second := open(t, ofServer(t, url, "a", true)), open(t, ofServer(t, url, "b", true))
+	beat(t, first, second)
+	now := time.Now()
+	var news []queue.NewMessage
+	for i := range 64 {
+		n := small(mail.NewID(now))
+		n.Message.Login = fmt.Sprint("login", i%3)
+		n.Message.NextAttempt = now
+		news = append(news, n)
+	}
+	if err := first.Add(t.Context(), news...); err != nil {
+		t.Fatal(err)
+	}
+	due := func(s *Store, at time.Time, limit int) []string {
+		t.Helper()
+		found, _, err := s.Due(t.Context(), at, "", limit, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []string
+		for _, m := range found {
+			ids = append(ids, m.ID)
+		}
+		return ids
+	}
+	for _, limit := range []int{100, 40, 5} { // all of them, and by login
+		a, b := due(first, now, limit), due(second, now, limit)
+		for _, id := range a {
+			if slices.Contains(b, id) {
+				t.Errorf("limit %d: both have %s", limit, id)
+			}
+		}
+		if len(a)+len(b) != min(64, 2*limit) && limit != 40 || len(a) == 0 || len(b) == 0 {
+			t.Errorf("limit %d: %d and %d of 64 are due", limit, len(a), len(b))
+		}
+	}
+	_, next, err := first.Due(t.Context(), now, "", 100, 100)
+	if err != nil || next.Sub(now.Add(leftFor)).Abs() > time.Second {
+		t.Errorf("the first looks again at %v, %v", next, err)
+	}
+	if n := len(due(second, now.Add(leftFor+time.Second), 100)); n != 64 {
+		t.Errorf("%d messages are due that nobody took for a while", n)
+	}
+	if err := second.DrainNode(t.Context(), "a", true); err != nil {
+		t.Fatal(err)
+	}
+	beat(t, first, second)
+	if a, b := len(due(first, now, 100)), len(due(second, now, 100)); a != 0 || b != 64 {
+		t.Errorf("the drained node has %d, the other one %d", a, b)
 	}
 }

@@ -330,7 +330,8 @@ func TestLostAnswers(t *testing.T) {
 		}
 		<-lost
 		lost = lose()
-		if err := s.Lease(t.Context(), attempt(0, name), "a", now, now.Add(time.Hour)); !errors.Is(err, queue.ErrNotFound) {
+		err = s.Lease(t.Context(), attempt(0, name), "a", now, now.Add(time.Hour))
+		if !errors.Is(err, queue.ErrNotFound) {
 			t.Errorf("%s: a message that is gone: %v", name, err)
 		}
 		<-lost
