@@ -40,7 +40,7 @@ func (s *suite) holdKeepsOutcome() {
 	s.count(n, err, 1)
 	s.must(s.store.Finish(s.ctx, s.version(id), owner, queue.Outcome{Recipients: s.message(1, "").Recipients,
 		NextAttempt: s.now,
-		LastReply: mail.R(451, "4.0.0", "no")}))
+		LastReply:   mail.R(451, "4.0.0", "no")}))
 	if m := s.get(id); !m.Held || m.HoldReason != "stop" || m.LastReply.Code != 451 {
 		s.Fatalf("held %v for %q after %v", m.Held, m.HoldReason, m.LastReply)
 	}
