@@ -128,10 +128,13 @@ func (n *node) start() {
 	n.accepts(true)
 }
 
-// stop has it end, and wants it to do so well.
+// stop has it end. It does so well, unless the database was away to the last.
 func (n *node) stop() {
 	n.t.Helper()
-	n.process.Stop()
+	n.process.Signal(syscall.SIGTERM)
+	if err := n.process.Wait(patience); err != nil && !strings.Contains(n.process.Log(), "the database is away") {
+		n.t.Errorf("%s after SIGTERM: %v\n%s", n.name, err, n.process.Log())
+	}
 	n.ended = nil
 }
 
@@ -526,7 +529,7 @@ func (c *chaos) judge() {
 		}
 		if n > 1+excuses[to] {
 			c.t.Errorf("%s came %d times, and may have come %d: %s\n%s", to, n, 1+excuses[to],
-				strings.Join(by[to], "\n"), c.nodes[0].postern("", "trace", strings.Fields(by[to][0])[1]))
+				strings.Join(by[to], "\n"), c.nodes[0].postern("", "trace", "--json", strings.Fields(by[to][0])[1]))
 		}
 	}
 	c.t.Logf("%d messages, %d recipients accepted, %d arrived, %d twice, %d leases ran out, %d connections at most",
