@@ -272,8 +272,8 @@ type finishBulk struct {
 }
 
 // newFinish also tells the size of the reports, in octets.
-func newFinish(v queue.Version, owner string, o queue.Outcome) (f finishBulk, size int64, err error) {
-	f = finishBulk{v: v, owner: owner, outcome: o}
+func newFinish(v queue.Version, owner string, o queue.Outcome) (f *finishBulk, size int64, err error) {
+	f = &finishBulk{v: v, owner: owner, outcome: o}
 	if !o.Remove {
 		f.recipients, f.reply = encodeRecipients(nil, o.Recipients), encodeReply(o.LastReply)
 	}
@@ -281,7 +281,7 @@ func newFinish(v queue.Version, owner string, o queue.Outcome) (f finishBulk, si
 	return f, size, err
 }
 
-func (f finishBulk) join(b *batch, answer answers) bool {
+func (f *finishBulk) join(b *batch, answer answers) bool {
 	v, o := f.v, f.outcome
 	if len(f.reports) > 0 || !b.only(v.ID) {
 		return false

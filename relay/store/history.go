@@ -80,7 +80,7 @@ func pause(ctx context.Context, d time.Duration) error {
 func (s *Store) trimSome(ctx context.Context, most int64) (n int64, err error) {
 	var counts counters
 	err = s.readers.read(ctx, func(conn db.Conn) error {
-		if counts, err = readCounters(conn); err != nil {
+		if counts, err = readCounters(conn, s.engine.layout()); err != nil {
 			return err
 		}
 		index, err := searchOctets(conn)
