@@ -9,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/emersion/go-smtp"
+
 	"postern/internal/testkit"
+	"postern/relay/alert"
 	relaystore "postern/relay/store"
 )
 
@@ -154,5 +157,31 @@ func TestWorkOfALeader(t *testing.T) {
 	cancel()
 	if _, more := <-ended; more {
 		t.Error("it works though nothing holds")
+	}
+}
+
+// Both nodes meet a provider that refuses the login. The hook hears of it from one of them.
+func TestNodesTellAnAlertOnce(t *testing.T) {
+	hook, p := newReceiver(t), newProvider(t)
+	p.onAuth = func(string, string) error { return refusal(535, smtp.EnhancedCode{5, 7, 8}, "wrong") }
+	a := newRigAt(t, p, testkit.SharedPostgreSQL(t).NewDatabase(t), hook.block())
+	b := a.beside("node-2", hook.block())
+	const subject = "upstream provider as relay"
+	if _, err := a.send(rigLogin, []string{"b@example.net"}, plainMessage); err != nil {
+		t.Fatal(err)
+	}
+	hook.wait(a, alert.UpstreamPaused, subject, 1)
+	if _, err := b.send(rigLogin, []string{"b@example.net"}, plainMessage); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("the second one to leave it to the first", func() bool {
+		return strings.Count(b.log.String(), "alert told by another node") >= 2 // the hook, and the journal
+	})
+	if all := hook.about(alert.UpstreamPaused, subject); len(all) != 1 {
+		t.Errorf("told %d times: %+v", len(all), all)
+	}
+	alerts, err := a.store().Alerts(t.Context(), relaystore.AlertQuery{Limit: 10})
+	if err != nil || len(alerts) != 1 {
+		t.Errorf("the journal: %+v, %v", alerts, err)
 	}
 }
