@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Nodes are the relays that share hooks: each looks for conditions by itself, and one of them tells a hook. Conditions
-// are named by a key of the hook, the event and the subject.
+// Nodes are the relays that share hooks: each looks for conditions by itself, and one of them tells a hook. A key names
+// the hook, the event and the subject.
 type Nodes interface {
 	// BeginAlert notes that a condition holds for this node, since a time. It reports whether this node is to tell of
 	// it, as no other one has done so in the last day, and since when it holds for any node.
 	BeginAlert(ctx context.Context, key string, since time.Time) (tell bool, first time.Time, err error)
-	// EndAlert notes that a condition does not hold any more for this node, and reports whether it does for no other one.
+	// EndAlert notes that a condition does not hold any more for this node, and reports whether it does for no other.
 	EndAlert(ctx context.Context, key string) (tell bool, err error)
 }
 
