@@ -183,9 +183,6 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := s.newPages(ctx, c); err != nil {
 		return nil, err
 	}
-	if err := s.store.SetSettings(ctx, config.Digest(c)); err != nil {
-		return nil, err
-	}
 	s.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		&gauges{s.store, s.listeners, s.inForce, s.trace, s.stats, s.certs, s.accounts.SourceStates})
@@ -233,7 +230,7 @@ func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
 	if s.opened, err = s.store.Generations(ctx); err != nil {
 		return err
 	}
-	s.opened[relaystore.TopicTraceAsked] = s.opened[relaystore.TopicTraceAnswered] // asked before we listened
+	s.opened[relaystore.TopicTraceAsked] = s.opened[s.store.TraceAnswered()] // asked before we listened
 	if s.access, err = NewAccess(ctx, c, s.store, s.log); err != nil {
 		return err
 	}
@@ -346,7 +343,7 @@ func (s *Server) background() []func(context.Context) {
 	past := &history{store: s.store, inForce: func() *config.Config { return s.state.Load().config }, log: s.log,
 		period: poll}
 	works := []func(context.Context){
-		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, s.watchNodes, s.leading(past.run),
+		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, s.watchNodes(), s.leading(past.run),
 		s.leading(func(ctx context.Context) { s.store.NewIndexer().Run(ctx) }), s.companion.Run,
 		s.serveAdmin, s.mailPrograms.serveSecure, s.mailPrograms.servePlain, s.selfService.serve, s.listenStatus(),
 		s.acme.Run,

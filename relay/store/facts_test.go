@@ -57,7 +57,7 @@ func TestAwaitEventsOfAnotherMachine(t *testing.T) {
 	if !command.AwaitEvents(t.Context()) {
 		t.Error("it waits for nobody")
 	}
-	daemon := open(t, ofServer(t, address, "a", true))
+	daemon, other := open(t, ofServer(t, address, "a", true)), open(t, ofServer(t, address, "b", true))
 	waited := make(chan bool)
 	go func() { waited <- command.AwaitEvents(t.Context()) }()
 	asked := int64(0)
@@ -69,11 +69,20 @@ func TestAwaitEventsOfAnotherMachine(t *testing.T) {
 		asked = now[TopicTraceAsked]
 	}
 	appendEvents(t, daemon, trace.Event{Time: eventTime, Kind: trace.Delivered, Detail: "1"})
+	if err := other.AnswerEvents(t.Context(), asked); err != nil {
+		t.Fatal(err)
+	}
+	if command.answered(t.Context(), asked) {
+		t.Error("the answer of one node is taken for that of all")
+	}
 	if err := daemon.AnswerEvents(t.Context(), asked); err != nil {
 		t.Fatal(err)
 	}
 	if !<-waited {
 		t.Error("the answer was not seen")
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
 	}
 	if events, err := command.Events(t.Context(), trace.Query{}); err != nil || len(events) != 1 {
 		t.Errorf("%+v, %v", events, err)

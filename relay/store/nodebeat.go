@@ -148,8 +148,8 @@ func (s *Store) Leads() bool {
 	return time.Now().Before(s.member.standing.Load().leads)
 }
 
-// Share is this daemon's share of the queue: its rank, from 0, among so many nodes that live and are not drained. Alone,
-// and with SQLite, it is 0 of 1. The rank is -1 for one that is drained while others live, or that another process has
+// Share is this daemon's share of the queue: its rank, from 0, among so many nodes that live and are not drained. Alone
+// and with SQLite it is 0 of 1. The rank is -1 for one that is drained while others live, or that another process has
 // taken over from: it has no share. So of may be 0.
 func (s *Store) Share() (rank, of int) {
 	if s.member == nil {

@@ -126,9 +126,7 @@ func (m *membership) numbered(t *tx, now int64) (int64, error) {
 		switch {
 		case row.Text(0) != m.name:
 		case lives && row.Text(2) != m.home:
-			return 0, refuse(fmt.Errorf("%w: %s on %s, with another data directory, which was seen less than %s ago; "+
-				"give each machine a name of its own in [store] node, or stop that one, and this one takes over",
-				ErrNodeName, m.name, row.Text(3), nodeLives))
+			return 0, refuse(m.taken(row.Text(3)))
 		default:
 			return row.Int(1), nil
 		}
@@ -136,15 +134,23 @@ func (m *membership) numbered(t *tx, now int64) (int64, error) {
 			ended, seen = row.Int(1), row.Int(5)
 		}
 	}
-	for k := int64(1); k <= maxNodes; k++ {
-		if !used[k] {
-			return k, nil
-		}
+	number := int64(1)
+	for used[number] {
+		number++
 	}
-	if ended == 0 {
+	switch {
+	case number <= maxNodes:
+		return number, nil
+	case ended == 0:
 		return 0, refuse(fmt.Errorf("%d nodes use this database, and there may be no more of them", maxNodes))
 	}
 	return ended, forgetNodes(t, m.name, now, seen+1)
+}
+
+func (m *membership) taken(host string) error {
+	return fmt.Errorf("%w: %s on %s, with another data directory, which was seen less than %s ago; give each machine a "+
+		"name of its own in [store] node, or stop that one, and this one takes over", ErrNodeName, m.name, host,
+		nodeLives)
 }
 
 // forgetNodes removes the nodes but one that have ended and were last seen before a time: where machines come and go
@@ -162,6 +168,9 @@ func forgetNodes(t *tx, but string, now, before int64) error {
 			coalesce(sum(history), 0) AS history, coalesce(sum(refusals), 0) AS refusals
 			FROM counter WHERE k IN ` + gone + `) s WHERE counter.k = 0`,
 		"DELETE FROM counter WHERE k IN " + gone,
+		"DELETE FROM generation WHERE topic IN (SELECT '" + TopicTraceAnswered + "/' || name FROM node WHERE " + ended +
+			")",
+		"DELETE FROM alert_told WHERE node IN (SELECT name FROM node WHERE " + ended + ")",
 		"DELETE FROM node WHERE " + ended,
 	} {
 		if err := t.Run(query, but, now, before); err != nil {
@@ -254,8 +263,8 @@ var listNodes = fmt.Sprintf(`SELECT n.name, host, version, started, seen, (n.unt
 		WHERE lease_until > 0 AND lease_until > t2.now GROUP BY lease_owner) m ON m.lease_owner = n.owner
 	ORDER BY 6 DESC, n.k`, ownerHome, serverTime)
 
-// DrainNode has a node take no mail and begin no attempt, or has it work again. It holds over a restart. ErrNoNode: there
-// is none of this name; ErrNoNodes: the store is a file.
+// DrainNode has a node take no mail and begin no attempt, or has it work again. It holds over a restart. ErrNoNode:
+// there is none of this name; ErrNoNodes: the store is a file.
 func (s *Store) DrainNode(ctx context.Context, name string, on bool) error {
 	if !s.Shared() {
 		return ErrNoNodes
