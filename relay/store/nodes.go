@@ -35,6 +35,10 @@ type Node struct {
 	Started time.Time
 	Seen    time.Time
 	Alive   bool
+	Drained bool  // it takes no mail and begins no attempt
+	Leads   bool  // it does what one node does for all
+	Alike   bool  // its configuration is that of the others
+	Leased  int64 // messages that it tries
 }
 
 // membership is the row of this daemon.
@@ -217,9 +221,13 @@ func (s *Store) Nodes(ctx context.Context) (all []Node, err error) {
 	}
 	all, err = readAll(ctx, s.readers, func(row db.Row) (Node, error) {
 		return Node{Name: row.Text(0), Host: row.Text(1), Version: row.Text(2), Started: s.clock.time(row.Int(3)),
-			Seen: s.clock.time(row.Int(4)), Alive: row.Bool(5)}, nil
-	}, `SELECT name, host, version, started, seen, (until > t.now)::int::bigint FROM node, (`+serverTime+` AS now) t
-		ORDER BY 6 DESC, k`)
+			Seen: s.clock.time(row.Int(4)), Alive: row.Bool(5), Drained: row.Bool(6), Leads: row.Bool(7), Alike: true,
+			Leased: row.Int(8)}, nil
+	}, `SELECT name, host, version, started, seen, (until > t.now)::int::bigint, drained,
+		(SELECT count(*) FROM leader l WHERE l.node = n.name AND l.until > t.now),
+		(SELECT count(*) FROM message m WHERE lease_until > 0 AND lease_until > t.now AND (lease_owner = n.name
+			OR substring(lease_owner FROM 1 FOR length(n.name) + 1) = n.name || '/'::bytea))
+		FROM node n, (`+serverTime+` AS now) t ORDER BY 6 DESC, k`)
 	return all, wrap(err, "list the nodes")
 }
 

@@ -124,3 +124,41 @@ func TestNodesAreForgotten(t *testing.T) {
 		t.Errorf("counters: %q", rows)
 	}
 }
+
+// What people see of a node: whether it is drained, whether it leads, and what it tries.
+func TestNodesTellWhatEachDoes(t *testing.T) {
+	once(t)
+	url := testkit.SharedPostgreSQL(t).NewDatabase(t)
+	a := open(t, ofServer(t, url, "a", true))
+	for id, owner := range map[string]string{"m1": "a", "m2": "a/2", "m3": "ab", "m4": ""} {
+		m := small(id)
+		if m.Message.LeaseOwner = owner; owner != "" {
+			m.Message.LeaseUntil = time.Now().Add(time.Hour)
+		}
+		if err := a.Add(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testkit.SQL(t, url, "UPDATE leader SET node = 'a', until = "+
+		"(extract(epoch FROM clock_timestamp()) + 60)::bigint * 1000000000")
+	if err := a.DrainNode(t.Context(), "a", true); err != nil {
+		t.Fatal(err)
+	}
+	nodes, err := a.Nodes(t.Context())
+	if err != nil || len(nodes) != 1 || !nodes[0].Drained || !nodes[0].Leads || nodes[0].Leased != 2 {
+		t.Errorf("%+v, %v", nodes, err)
+	}
+	if err := a.DrainNode(t.Context(), "nobody", true); !errors.Is(err, ErrNoNode) {
+		t.Errorf("a node that there is not: %v", err)
+	}
+	testkit.SQL(t, url, "UPDATE leader SET until = 1")
+	if err := a.DrainNode(t.Context(), "a", false); err != nil {
+		t.Fatal(err)
+	}
+	if nodes, err = a.Nodes(t.Context()); err != nil || nodes[0].Drained || nodes[0].Leads {
+		t.Errorf("%+v, %v", nodes, err)
+	}
+	if err := open(t, Options{Dir: t.TempDir()}).DrainNode(t.Context(), "a", true); !errors.Is(err, ErrNoNode) {
+		t.Errorf("with SQLite: %v", err)
+	}
+}
