@@ -42,6 +42,7 @@ type Report struct {
 	Certificates []Certificate      `json:"certificates"`
 	Secrets      []Secret           `json:"secrets"`
 	Disk         Disk               `json:"disk"`
+	Nodes        []Node             `json:"nodes,omitempty"` // at the same database, those that live first
 }
 
 // Phase is what the daemon is doing.
