@@ -1,6 +1,9 @@
 package status
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Node is one of several daemons at one database.
 type Node struct {
@@ -25,3 +28,11 @@ const (
 	NodeDrained NodeState = "drained" // it lives, takes no mail and begins no attempt
 	NodeGone    NodeState = "gone"
 )
+
+// Drained reports whether every node that lives is drained: nothing is taken, and nothing sent.
+func (r *Report) Drained() bool {
+	in := func(state NodeState) bool {
+		return slices.ContainsFunc(r.Nodes, func(n Node) bool { return n.State == state })
+	}
+	return in(NodeDrained) && !in(NodeAlive)
+}

@@ -230,6 +230,9 @@ func (r *Report) summary() (ok bool, summary string) {
 		return false, "Mail cannot be taken yet: postern is starting."
 	case r.Phase == Stopping:
 		return false, "No mail is taken any more: postern is shutting down."
+	case r.Drained():
+		return false, "No mail can leave, and no new mail is taken: every node is drained. To go on: postern node " +
+			"drain NAME --undo"
 	}
 	var bad []string
 	working := 0
