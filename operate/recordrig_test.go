@@ -16,7 +16,7 @@ import (
 
 	"postern/admin/access"
 	"postern/auth"
-	"postern/internal/testkit"
+	"postern/internal/testkit/nodetest"
 	"postern/mail"
 	"postern/operate"
 	"postern/relay/config"
@@ -58,19 +58,10 @@ func newOffice(t *testing.T) *office {
 // newOfficeOfNodes makes one with a store at a server, and two nodes there, of which mail-2 is drained.
 func newOfficeOfNodes(t *testing.T) *office {
 	t.Helper()
-	address := testkit.SharedPostgreSQL(t).NewDatabase(t)
-	u, err := config.ParseStoreURL(testkit.WithoutPassword(t, address))
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := store.Options{Dir: t.TempDir(), URL: u, Password: testkit.PGPassword,
-		SealKey: auth.Secret(strings.Repeat("k", 32))}
+	at, address := nodetest.Options(t)
 	o := newOfficeAt(t, at, func() behind { return &server{t, address} })
-	for name, drained := range map[string]int{"mail-1": 0, "mail-2": 1} {
-		o.behind.rows(fmt.Sprintf("INSERT INTO node (name, k, boot, home, host, version, started, seen, until, drained) "+
-			"VALUES ('%s', %d, '', '', 'host', '', 1, 1, (extract(epoch FROM now()) + 3600)::bigint * 1000000000, %d)",
-			name, drained+1, drained))
-	}
+	nodetest.Add(t, address, "mail-1", true, false)
+	nodetest.Add(t, address, "mail-2", true, true)
 	return o
 }
 

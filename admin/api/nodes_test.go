@@ -3,28 +3,21 @@ package api
 import (
 	"net/http"
 	"os"
-	"strings"
 	"testing"
 
-	"postern/auth"
 	"postern/internal/testkit"
+	"postern/internal/testkit/nodetest"
 	"postern/operate"
-	"postern/relay/config"
 	"postern/relay/status"
-	"postern/relay/store"
 )
 
 func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
 
 // TestNodes: a node is listed, drained before an upgrade, and undrained.
 func TestNodes(t *testing.T) {
-	database := testkit.SharedPostgreSQL(t).NewDatabase(t)
-	u, err := config.ParseStoreURL(testkit.WithoutPassword(t, database))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := newRigAt(t, store.Options{Dir: t.TempDir(), Daemon: true, URL: u, Node: "mail-1",
-		Password: testkit.PGPassword, SealKey: auth.Secret(strings.Repeat("k", 32))})
+	at, _ := nodetest.Options(t)
+	at.Daemon, at.Node = true, "mail-1"
+	r := newRigAt(t, at)
 	var all Nodes
 	if r.get("/nodes", &all); !all.Shared || len(all.Nodes) != 1 || all.Nodes[0].State != status.NodeAlive {
 		t.Errorf("%+v", all)

@@ -7,12 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"postern/auth"
 	"postern/internal/testkit"
+	"postern/internal/testkit/nodetest"
 	"postern/operate"
-	"postern/relay/config"
 	"postern/relay/status"
-	"postern/relay/store"
 )
 
 func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
@@ -28,21 +26,16 @@ func (r *rig) nowWithNodes(role operate.Role) string {
 
 // TestNodes: an admin sees the nodes and drains one, after a question; others see them.
 func TestNodes(t *testing.T) {
-	database := testkit.SharedPostgreSQL(t).NewDatabase(t)
-	u, err := config.ParseStoreURL(testkit.WithoutPassword(t, database))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := newRigAt(t, store.Options{Dir: t.TempDir(), Daemon: true, URL: u, Node: "mail-1",
-		Password: testkit.PGPassword, SealKey: auth.Secret(strings.Repeat("k", 32))})
+	at, database := nodetest.Options(t)
+	at.Daemon, at.Node = true, "mail-1"
+	r := newRigAt(t, at)
 	r.healthy()
 	if body := r.nowWithNodes(operate.Admin); strings.Contains(body, "/nodes/act/") {
 		t.Error("one node that works is listed")
 	}
-	testkit.SQL(t, database, "INSERT INTO node (name, k, boot, home, host, version, started, seen, until, drained) "+
-		"VALUES ('mail-2', 2, '', '', 'rack-2', 'v1', 1, 1, 0, 0)")
+	nodetest.Add(t, database, "mail-2", false, false)
 	body := r.nowWithNodes(operate.Admin)
-	for _, want := range []string{"mail-1", "rack-2", "not there", "/nodes/act/drain"} {
+	for _, want := range []string{"mail-1", "rack", "not there", "/nodes/act/drain"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %q in %s", want, body)
 		}

@@ -83,17 +83,6 @@ func Through(t testing.TB, database, address string) string {
 	return u.String()
 }
 
-// WithoutPassword returns the address of a database as a relay.toml has it: the password stands elsewhere.
-func WithoutPassword(t testing.TB, database string) string {
-	t.Helper()
-	u, err := url.Parse(database)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.User = url.User(u.User.Username())
-	return u.String()
-}
-
 // AdminURL returns the address of a database for the superuser.
 func (p *PG) AdminURL(database string) string {
 	return p.url(pgAdmin, pgAdminPassword, database) +
