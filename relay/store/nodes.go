@@ -148,8 +148,8 @@ func (m *membership) numbered(t *tx, now int64) (int64, error) {
 }
 
 func (m *membership) taken(host string) error {
-	return fmt.Errorf("%w: %s on %s, with another data directory, which was seen less than %s ago; give each machine a "+
-		"name of its own in [store] node, or stop that one, and this one takes over", ErrNodeName, m.name, host,
+	return fmt.Errorf("%w: %s on %s, with another data directory, which was seen less than %s ago; give each machine "+
+		"a name of its own in [store] node, or stop that one, and this one takes over", ErrNodeName, m.name, host,
 		nodeLives)
 }
 

@@ -355,7 +355,8 @@ func TestMostNodes(t *testing.T) {
 	s := open(t, ofServer(t, url, "a", true))
 	testkit.SQL(t, url, `INSERT INTO node (name, k, boot, home, host, version, started, seen, until)
 		SELECT convert_to('n' || i, 'UTF8'), i, '', '', '', '', 1,
-			(extract(epoch FROM now())::bigint - 100 - i) * 1000000000, 9000000000000000000 FROM generate_series(2, 63) i`)
+			(extract(epoch FROM now())::bigint - 100 - i) * 1000000000, 9e18
+			FROM generate_series(2, 63) i`)
 	if _, err := Open(t.Context(), ofServer(t, url, "b", true)); err == nil ||
 		!strings.Contains(err.Error(), "63 nodes use this database") {
 		t.Fatalf("the 64th: %v", err)
