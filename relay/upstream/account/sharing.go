@@ -77,6 +77,7 @@ func (s *Sharing) join(m member) (id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.members = append(s.members, m)
+	s.kick() // what is to be ready is leased at once
 	return s.node + "/" + crypto.Text()[:12]
 }
 
@@ -104,8 +105,10 @@ func (s *Sharing) Run(ctx context.Context) {
 	}
 }
 
-// leave gives back what a closed table has, now.
+// leave gives back what a closed table has, now, or within swapTimeout.
 func (s *Sharing) leave(ctx context.Context, m member) {
+	ctx, cancel := context.WithTimeout(ctx, swapTimeout)
+	defer cancel()
 	for range swapRounds {
 		if s.exchange(ctx) != nil || m.gone() {
 			break
