@@ -159,9 +159,10 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := s.newACME(ctx, c); err != nil {
 		return nil, err
 	}
+	sharing := s.newSharing()
 	s.outbound = outbound.New(outbound.Options{
 		Routes: func() *outbound.Routes { return s.state.Load().routes },
-		Store:  s.store, Sharing: s.shareAccounts(), Changed: func() { s.queue.Wake() }, Stopping: s.draining, Logger: s.log, Metrics: s.registry,
+		Store:  s.store, Sharing: sharing, Changed: func() { s.queue.Wake() }, Stopping: s.draining, Logger: s.log, Metrics: s.registry,
 	})
 	s.queue = s.newQueue(c) // before the upstreams, whose pauses may end at once
 	st, err := s.newState(ctx, c, nil)
@@ -169,6 +170,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.state.Store(st)
+	s.share(ctx, sharing)
 	s.operations = s.newOperations()
 	st.routes.Run()
 	s.submission = submission.New(s.deliveries, submission.Options{

@@ -9,21 +9,29 @@ import (
 	"postern/relay/upstream/account"
 )
 
-// shareAccounts begins to share the accounts at upstreams with other nodes, until unshare; nil where there are none.
-func (s *Server) shareAccounts() *account.Sharing {
+// newSharing is what nodes share of the accounts at upstreams; nil with SQLite, whose one daemon shares with no other.
+func (s *Server) newSharing() *account.Sharing {
 	shared := s.store.SharedAccounts()
 	if shared == nil {
 		return nil
 	}
-	sharing := account.NewSharing(shared, s.store.Owner(), s.log)
-	ctx, stop := context.WithCancel(context.Background())
+	return account.NewSharing(shared, s.store.Owner(), s.log)
+}
+
+// share begins to share the accounts of the upstreams, until unshare. When it returns there is a slot for the first
+// client, unless other nodes have them all.
+func (s *Server) share(ctx context.Context, sharing *account.Sharing) {
+	if sharing == nil {
+		return
+	}
+	sharing.Begin(ctx)
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	running.Go(func() { sharing.Run(ctx) })
 	s.unshare = func() {
 		stop()
 		running.Wait()
 	}
-	return sharing
 }
 
 // closeUpstreams closes the upstreams in force, at the same time: while the database is away, each waits a while for it

@@ -30,8 +30,8 @@ func (p *party[H]) collect(now time.Time, c *clock, drafts []*draft) []*draft {
 		}
 		l.looked = now
 		d := &draft{m: p, key: key, row: Row{Upstream: p.set.Name, Account: key, Version: l.version}}
-		if c.known(now) {
-			l.soon = false
+		l.soon = !c.known(now) // in the next round
+		if !l.soon {
 			p.draft(a, now, c, d)
 		}
 		drafts = append(drafts, d)
