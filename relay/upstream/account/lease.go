@@ -134,6 +134,21 @@ func (a *account[H]) need(now time.Time, have, want share) {
 	a.lease.ask(now)
 }
 
+// ahead asks for what the next message needs, where this one has taken the last slot or token that was here.
+func (a *account[H]) ahead(now time.Time) {
+	l := a.lease
+	if l == nil {
+		return
+	}
+	last := a.open() >= a.places(now) && a.places(now) < a.flow.now
+	for i := range a.pace {
+		last = last || a.pace[i].limit > 0 && a.pace[i].ready() <= 0
+	}
+	if last {
+		l.ask(now)
+	}
+}
+
 // moved tells others that the breaker has changed here.
 func (a *account[H]) moved(spent bool) {
 	if l := a.lease; l != nil {

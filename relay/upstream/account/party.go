@@ -3,8 +3,6 @@ package account
 import (
 	"context"
 	"time"
-
-	"postern/relay/upstream"
 )
 
 // party is a table as other nodes see it: one of those that share. Its methods run in exchanges, which follow each
@@ -250,8 +248,8 @@ func (p *party[H]) over(a *account[H]) {
 	a.shed(now)
 }
 
-// adopt makes the breaker what another node has found. A pause that is older than this table is probed at once, as
-// after every start: what the account logs in with may have been mended.
+// adopt makes the breaker what another node has found. A wait that is older than this table is probed at once, as after
+// every start: what was wrong may have been mended. That a quota is used up cannot be.
 func (p *party[H]) adopt(a *account[H], now time.Time, c *clock, first bool) {
 	l, h := a.lease, &a.lease.known.Hold
 	l.epoch, l.dirty, l.spent = h.Epoch, false, h.Spent
@@ -263,7 +261,7 @@ func (p *party[H]) adopt(a *account[H], now time.Time, c *clock, first bool) {
 			Early: h.Early, Since: c.local(h.Since, now), epoch: was.epoch + 1}
 	}
 	b := &a.breaker
-	if first && b.Status == upstream.Paused && b.Early && !h.Spent && b.Since.Before(p.born) && now.Before(b.Until) {
+	if first && !b.Ready() && !h.Spent && b.Since.Before(p.born) && now.Before(b.Until) {
 		b.Until = now
 	}
 	a.spentLocked(h.Spent)
