@@ -44,12 +44,17 @@ type listeners struct {
 	log        *slog.Logger
 	clients    sync.WaitGroup
 
-	mu  sync.Mutex // guards all
-	all map[string]*listener
+	mu     sync.Mutex // guards what follows
+	all    map[string]*listener
+	closed bool // the node is drained: there are none, whatever the configuration says
 }
 
-// bind opens the listeners of a configuration: all or none. None accepts before serveAll.
-func (ls *listeners) bind(c *config.Config) error {
+// bind opens the listeners of a configuration: all or none. None accepts before serveAll. A node that is drained opens
+// none.
+func (ls *listeners) bind(c *config.Config, drained bool) error {
+	ls.mu.Lock()
+	ls.closed = drained
+	ls.mu.Unlock()
 	opened, err := ls.openNew(c)
 	if err != nil {
 		return err
@@ -69,6 +74,9 @@ func (ls *listeners) openNew(c *config.Config) ([]*listener, error) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	var opened []*listener
+	if ls.closed {
+		return nil, nil
+	}
 	for _, block := range c.Listeners {
 		if old := ls.all[block.Name]; old != nil && old.Address == block.Address {
 			continue
@@ -167,6 +175,9 @@ func (ls *listeners) serve(l *listener) {
 func (ls *listeners) swap(c *config.Config, opened []*listener) (gone []*listener) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
+	if ls.closed {
+		return nil
+	}
 	before := ls.all
 	ls.all = make(map[string]*listener, len(c.Listeners))
 	for _, block := range c.Listeners {
@@ -185,6 +196,34 @@ func (ls *listeners) swap(c *config.Config, opened []*listener) (gone []*listene
 		gone = append(gone, l)
 	}
 	return gone
+}
+
+// drained reports whether there are no listeners since the node is drained.
+func (ls *listeners) drained() bool {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.closed
+}
+
+// drain returns all listeners, for end. There are none until undrain.
+func (ls *listeners) drain() []*listener {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	gone := slices.Collect(maps.Values(ls.all))
+	ls.all, ls.closed = make(map[string]*listener), true
+	return gone
+}
+
+// undrain opens the listeners of a configuration again, and accepts clients: all or none.
+func (ls *listeners) undrain(c *config.Config) error {
+	if err := ls.bind(c, false); err != nil {
+		ls.mu.Lock()
+		defer ls.mu.Unlock()
+		ls.closed = true
+		return err
+	}
+	ls.serveAll()
+	return nil
 }
 
 func (ls *listeners) close() {

@@ -142,6 +142,9 @@ func (s *Server) enforce(ctx context.Context, before, st *state) error {
 	s.accounts.SetLockout(lockout(c))
 	s.monitor.Use(c.Hostname, hooks)
 	s.queue.Refresh()
+	if err := s.store.SetSettings(ctx, config.Digest(c)); err != nil { // it is in force all the same
+		s.log.Warn("other nodes do not learn of the new settings: what differs is not noticed", "err", err)
+	}
 	return nil
 }
 

@@ -186,6 +186,9 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := s.newPages(ctx, c); err != nil {
 		return nil, err
 	}
+	if err := s.store.SetSettings(ctx, config.Digest(c)); err != nil {
+		return nil, err
+	}
 	s.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		&gauges{s.store, s.listeners, s.inForce, s.trace, s.stats, s.certs, s.accounts.SourceStates})
@@ -346,8 +349,8 @@ func (s *Server) background() []func(context.Context) {
 	past := &history{store: s.store, inForce: func() *config.Config { return s.state.Load().config }, log: s.log,
 		period: poll}
 	works := []func(context.Context){
-		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, past.run, s.store.NewIndexer().Run,
-		s.companion.Run,
+		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, s.watchNodes, s.leading(past.run),
+		s.leading(func(ctx context.Context) { s.store.NewIndexer().Run(ctx) }), s.companion.Run,
 		s.serveAdmin, s.mailPrograms.serveSecure, s.mailPrograms.servePlain, s.selfService.serve, s.listenStatus(),
 		s.acme.Run,
 		func(ctx context.Context) { s.accounts.watchSources(ctx, poll) },
@@ -361,7 +364,7 @@ func (s *Server) background() []func(context.Context) {
 	if s.options.DNS != nil {
 		w := &keyring.Watcher{Store: s.store, Lookup: s.options.DNS, Every: 60 * poll, Logger: s.log,
 			Configured: s.configuredKeys}
-		works = append(works, w.Run)
+		works = append(works, s.leading(w.Run))
 	}
 	if s.options.Load != nil {
 		works = append(works, func(ctx context.Context) {
@@ -382,7 +385,7 @@ func (s *Server) bind() (err error) {
 			s.selfService.close()
 		}
 	}()
-	if err := s.listeners.bind(c); err != nil {
+	if err := s.listeners.bind(c, s.store.Drained()); err != nil {
 		return err
 	}
 	if err := s.mailPrograms.bind(c.Autoconfig.Listens()); err != nil {
@@ -444,6 +447,9 @@ func (s *Server) close() error {
 func (s *Server) ready(context.Context) error {
 	if !s.serving.Load() {
 		return errors.New("the listeners are not up")
+	}
+	if s.store.Drained() {
+		return errDrained
 	}
 	if err := s.room.Full(); err != nil {
 		return fmt.Errorf("store: %w", err)

@@ -39,6 +39,8 @@ func (s *Server) watchStore(ctx context.Context) {
 				s.queue.Wake()
 				clear(failed)
 				woken = now
+			} else if _, nodes := s.store.Share(); nodes > 1 {
+				s.queue.Wake() // another node may have taken mail that is of this one's share
 			}
 			err := s.saveLockouts(ctx)
 			if err != nil && !failing && ctx.Err() == nil {

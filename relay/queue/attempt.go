@@ -1,8 +1,11 @@
 package queue
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"postern/mail"
@@ -54,7 +57,7 @@ func (a *attempts) lease(e *entry, now time.Time) bool {
 		return leased
 	}
 	until := now.Add(a.sched.plan.leaseFor)
-	err := a.store.Lease(a.sched.hard, e.m.ID, a.sched.owner, now, until)
+	err := a.store.Lease(a.sched.hard, e.m.Version(), a.sched.owner, now, until)
 	a.sched.storeSaid(err, "lease", writes)
 	return a.sched.leased(e, until, err)
 }
@@ -77,7 +80,7 @@ func (s *scheduler) leased(e *entry, until time.Time, err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case errors.Is(err, ErrNotFound): // delivered, held or deleted meanwhile, or leased to another node until a time
+	case errors.Is(err, ErrNotFound): // delivered, held, deleted or tried meanwhile, by another node or a person
 		s.plan.forget(e)
 		s.plan.reader.changed = true
 	case err != nil:
@@ -153,7 +156,7 @@ func (a *attempts) conclude(
 	}
 	a.trace.results(now, e.m, results, dec, now.Sub(began))
 	a.sched.learn(e.route, results)
-	if over = a.close(e, dec, release); over {
+	if over = a.close(e, dec, results, release); over {
 		forget()
 	}
 	return over
@@ -241,7 +244,7 @@ func (a *attempts) review(e *entry) {
 		dec.out.WaitingFor = e.asleep
 	}
 	a.trace.results(now, e.m, nil, dec, 0)
-	a.close(e, dec, func() {})
+	a.close(e, dec, nil, func() {})
 }
 
 func (s *scheduler) reviewed() {
@@ -252,8 +255,8 @@ func (s *scheduler) reviewed() {
 }
 
 // close commits a decision, gives the slot back and ends the entry. over is as conclude has it.
-func (a *attempts) close(e *entry, dec decision, release func()) (over bool) {
-	committed, over := a.commit(e, dec.out, release)
+func (a *attempts) close(e *entry, dec decision, results []mail.Result, release func()) (over bool) {
+	committed, over := a.commit(e, dec.out, results, release)
 	if committed {
 		a.trace.reports(time.Now(), e.m, dec)
 	}
@@ -271,6 +274,7 @@ func (s *scheduler) closed(e *entry, o Outcome, committed bool) {
 	} else {
 		p.forget(e)
 	}
+	p.reader.changed = p.reader.changed || !committed
 	if committed {
 		for _, report := range o.Reports {
 			p.enter(now, report, s.phase == running)
@@ -281,20 +285,25 @@ func (s *scheduler) closed(e *entry, o Outcome, committed bool) {
 
 // commit commits an outcome. While the store fails it tries again, as long as this process may; the slot does not wait
 // for that, because hand-offs may need it. over: it was committed, or never will be.
-func (a *attempts) commit(e *entry, o Outcome, release func()) (committed, over bool) {
+func (a *attempts) commit(e *entry, o Outcome, results []mail.Result, release func()) (committed, over bool) {
 	backoff := storeBackoff
 	for {
-		err := a.store.Finish(a.sched.hard, e.m.ID, a.sched.owner, o)
+		err := a.store.Finish(a.sched.hard, e.m.Version(), a.sched.owner, o)
 		release()
 		release = func() {}
 		a.sched.storeSaid(err, "finish", writes)
-		switch {
-		case err == nil:
+		if err == nil {
 			return true, true
-		case errors.Is(err, ErrNotFound):
-			a.log.Error("outcome not recorded: the message or its lease is gone", "id", e.m.ID)
-			a.trace.superseded(time.Now(), e.m)
-			return false, true
+		}
+		if errors.Is(err, ErrNotFound) {
+			switch err = a.late(a.sched.hard, e.m.ID, results, true); {
+			case errors.Is(err, ErrNotFound):
+				a.log.Error("outcome not recorded: the message or its lease is gone", "id", e.m.ID)
+				a.trace.superseded(time.Now(), e.m)
+				return false, true
+			case err == nil:
+				return false, true
+			}
 		}
 		select {
 		case <-a.sched.hard.Done():
@@ -304,6 +313,50 @@ func (a *attempts) commit(e *entry, o Outcome, release func()) (committed, over 
 			backoff = min(2*backoff, maxStoreBackoff/3)
 		}
 	}
+}
+
+// late records what an attempt brought that is not the message's any more: its lease had run out, and another node or
+// a person had the message since. Whoever has it learns of that by the version; nobody sends again what was taken.
+// running: the attempt is of this life, so that a lease of ours is its own. ErrNotFound: there is nothing to record.
+func (a *attempts) late(ctx context.Context, id string, results []mail.Result, running bool) error {
+	for range lateTries {
+		m, err := a.store.Get(ctx, id)
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		var dec decision
+		if running && m.LeaseOwner == a.sched.owner { // somebody else has recorded what came late
+			dec = a.decider.decide(now, m, nil, complete(m, results))
+		} else if results = deliveries(m, results); len(results) > 0 {
+			dec = a.decider.late(now, m, results)
+		} else {
+			return ErrNotFound
+		}
+		if err = a.store.Record(ctx, m.Version(), a.sched.owner, dec.out); errors.Is(err, ErrNotFound) {
+			continue // it has changed since it was read
+		}
+		if err == nil {
+			a.log.Warn("an outcome that came late is recorded", "id", id)
+			if !running {
+				a.trace.results(now, m, results, dec, 0)
+			}
+			a.trace.reports(now, m, dec)
+		}
+		return err
+	}
+	return fmt.Errorf("%s changes all the time", id)
+}
+
+// lateTries is how often an outcome that comes late meets another one before it waits.
+const lateTries = 5
+
+// deliveries are the results that say that a recipient who is pending still was delivered to.
+func deliveries(m *Message, results []mail.Result) []mail.Result {
+	return slices.DeleteFunc(slices.Clone(results), func(r mail.Result) bool {
+		return r.Class != mail.Delivered || r.Recipient < 0 || r.Recipient >= len(m.Recipients) ||
+			m.Recipients[r.Recipient].Status != Pending
+	})
 }
 
 // superseded explains an outcome that is not the message's: by then it belonged to somebody else.

@@ -27,10 +27,12 @@ func (s *nullStore) Due(context.Context, time.Time, string, int, int) ([]*queue.
 	s.begun.Do(func() { close(s.ready) })
 	return nil, time.Time{}, nil
 }
-func (s *nullStore) WaitedFor(context.Context, string, int) ([]string, error)          { return nil, nil }
-func (s *nullStore) Lease(context.Context, string, string, time.Time, time.Time) error { return nil }
-func (s *nullStore) ReleaseLeases(context.Context, string) (int64, error)              { return 0, nil }
-func (s *nullStore) Finish(context.Context, string, string, queue.Outcome) error {
+func (s *nullStore) WaitedFor(context.Context, string, int) ([]string, error) { return nil, nil }
+func (s *nullStore) Lease(context.Context, queue.Version, string, time.Time, time.Time) error {
+	return nil
+}
+func (s *nullStore) ReleaseLeases(context.Context, string) (int64, error) { return 0, nil }
+func (s *nullStore) Finish(context.Context, queue.Version, string, queue.Outcome) error {
 	s.finished.Done()
 	return nil
 }

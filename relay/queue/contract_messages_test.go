@@ -147,7 +147,7 @@ func (s *suite) manyReaders() {
 		})
 	}
 	s.lent(m.ID)
-	s.must(s.store.Finish(s.ctx, m.ID, owner, queue.Outcome{Remove: true}))
+	s.must(s.store.Finish(s.ctx, s.version(m.ID), owner, queue.Outcome{Remove: true}))
 	other := bytes.Repeat([]byte("x"), len(b))
 	s.must(s.store.Add(s.ctx, queue.NewMessage{Message: s.message(2, "alice"), Content: mail.BytesContent(other)}))
 	if _, err := s.store.Content(s.ctx, m.ID); !errors.Is(err, queue.ErrNotFound) {
@@ -172,7 +172,7 @@ func (s *suite) contentOfGone() {
 	_, err = r.Read(one)
 	s.must(err)
 	s.lent(m.ID)
-	s.must(s.store.Finish(s.ctx, m.ID, owner, queue.Outcome{Remove: true}))
+	s.must(s.store.Finish(s.ctx, s.version(m.ID), owner, queue.Outcome{Remove: true}))
 	other := bytes.Repeat([]byte("b"), len(b))
 	s.must(s.store.Add(s.ctx, queue.NewMessage{Message: s.message(2, "alice"), Content: mail.BytesContent(other)}))
 	rest, err := io.ReadAll(r)
@@ -189,10 +189,10 @@ func (s *suite) notFound() {
 	s.wantErr(err, queue.ErrNotFound)
 	_, err = s.store.Content(s.ctx, "none")
 	s.wantErr(err, queue.ErrNotFound)
-	s.wantErr(s.store.Lease(s.ctx, "none", owner, s.now, s.now.Add(time.Hour)), queue.ErrNotFound)
-	s.wantErr(s.store.Extend(s.ctx, "none", owner, s.now.Add(time.Hour)), queue.ErrNotFound)
-	s.wantErr(s.store.Finish(s.ctx, "none", owner, queue.Outcome{Remove: true}), queue.ErrNotFound)
-	s.must(s.store.Postpone(s.ctx, []string{"none"}, s.now, ""))
+	s.wantErr(s.store.Lease(s.ctx, s.version("none"), owner, s.now, s.now.Add(time.Hour)), queue.ErrNotFound)
+	s.wantErr(s.store.Extend(s.ctx, s.version("none"), owner, s.now.Add(time.Hour)), queue.ErrNotFound)
+	s.wantErr(s.store.Finish(s.ctx, s.version("none"), owner, queue.Outcome{Remove: true}), queue.ErrNotFound)
+	s.must(s.store.Postpone(s.ctx, s.versions("none"), s.now, ""))
 	n, err := s.store.Delete(s.ctx, named("none"))
 	s.count(n, err, 0)
 }
@@ -262,12 +262,12 @@ func (s *suite) deliver(owner string, gone chan<- string, stop <-chan struct{}) 
 		}
 		for _, m := range due {
 			after = m.Login
-			err := s.store.Lease(s.ctx, m.ID, owner, s.now, s.now.Add(time.Hour))
+			err := s.store.Lease(s.ctx, s.version(m.ID), owner, s.now, s.now.Add(time.Hour))
 			if errors.Is(err, queue.ErrNotFound) {
 				continue // another one was faster
 			}
 			if err == nil {
-				err = s.store.Finish(s.ctx, m.ID, owner, queue.Outcome{Remove: true})
+				err = s.store.Finish(s.ctx, s.version(m.ID), owner, queue.Outcome{Remove: true})
 			}
 			if err != nil {
 				s.Error(err)

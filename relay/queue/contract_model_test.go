@@ -84,29 +84,47 @@ func (m *modelled) outcome(rt *rapid.T, err error, ok bool) {
 	}
 }
 
+// version is that of a message, or the one before.
+func (m *modelled) version(rt *rapid.T) (row *queue.Message, v queue.Version, now bool) {
+	v.ID = m.someID(rt)
+	if row = m.rows[v.ID]; row != nil {
+		v = row.Version()
+	}
+	if rapid.IntRange(0, 3).Draw(rt, "old") == 0 {
+		v.Attempts--
+	}
+	return row, v, row != nil && row.Attempts == v.Attempts
+}
+
 func (m *modelled) lease(rt *rapid.T) {
-	id := m.someID(rt)
-	row := m.rows[id]
+	row, v, now := m.version(rt)
 	until := m.now.Add(time.Hour)
-	m.outcome(rt, m.store.Lease(m.ctx, id, owner, m.now, until), row != nil && !row.Held)
-	if row != nil && !row.Held {
+	may := row != nil && !row.Held && (now && row.LeaseOwner == "" || !now && row.LeaseOwner == owner)
+	m.outcome(rt, m.store.Lease(m.ctx, v, owner, m.now, until), may)
+	if may {
 		row.LeaseOwner, row.LeaseUntil, row.WaitingFor = owner, until, ""
-		row.Attempts++
+		row.Attempts = v.Attempts + 1
 	}
 }
 
 func (m *modelled) finish(rt *rapid.T) {
-	id := m.someID(rt)
-	row := m.rows[id]
+	row, v, now := m.version(rt)
 	o := queue.Outcome{Recipients: m.s.message(1, "").Recipients, NextAttempt: m.someTime(rt),
 		LastReply: mail.R(451, "4.3.0", "later")}
 	if rapid.Bool().Draw(rt, "waits") {
 		o.WaitingFor = "office"
 	}
-	ours := row != nil && row.LeaseOwner == owner
-	m.outcome(rt, m.store.Finish(m.ctx, id, owner, o), ours)
-	if !ours {
+	record := rapid.Bool().Draw(rt, "late")
+	commit, may := m.store.Finish, now && row.LeaseOwner == owner
+	if record {
+		commit, may = m.store.Record, now
+	}
+	m.outcome(rt, commit(m.ctx, v, owner, o), may)
+	if !may {
 		return
+	}
+	if record {
+		row.Attempts++
 	}
 	if row.Bounce && row.NextAttempt.Before(o.NextAttempt) {
 		o.NextAttempt = row.NextAttempt
@@ -117,21 +135,21 @@ func (m *modelled) finish(rt *rapid.T) {
 }
 
 func (m *modelled) remove(rt *rapid.T) {
-	id := m.someID(rt)
-	row := m.rows[id]
-	ours := row != nil && row.LeaseOwner == owner
-	m.outcome(rt, m.store.Finish(m.ctx, id, owner, queue.Outcome{Remove: true}), ours)
+	_, v, now := m.version(rt)
+	ours := now && m.rows[v.ID].LeaseOwner == owner
+	m.outcome(rt, m.store.Finish(m.ctx, v, owner, queue.Outcome{Remove: true}), ours)
 	if ours {
-		delete(m.rows, id)
+		delete(m.rows, v.ID)
 	}
 }
 
 func (m *modelled) postpone(rt *rapid.T) {
-	id, until := m.someID(rt), m.someTime(rt)
-	if err := m.store.Postpone(m.ctx, []string{id}, until, "office"); err != nil {
+	row, v, now := m.version(rt)
+	until := m.someTime(rt)
+	if err := m.store.Postpone(m.ctx, []queue.Version{v}, until, "office"); err != nil {
 		rt.Fatal(err)
 	}
-	if row := m.rows[id]; row != nil && !row.Held && !row.Bounce && row.LeaseOwner == "" {
+	if now && !row.Held && !row.Bounce && row.LeaseOwner == "" {
 		row.NextAttempt, row.WaitingFor = until, "office"
 	}
 }

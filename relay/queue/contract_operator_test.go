@@ -17,7 +17,7 @@ func (s *suite) hold() {
 		s.Fatal("it is not held")
 	}
 	s.wantDue(ids[1])
-	s.wantErr(s.store.Lease(s.ctx, ids[0], owner, s.now, s.now.Add(time.Hour)), queue.ErrNotFound)
+	s.wantErr(s.store.Lease(s.ctx, s.version(ids[0]), owner, s.now, s.now.Add(time.Hour)), queue.ErrNotFound)
 	later := s.now.Add(-time.Second)
 	var changed []string
 	all := queue.Filter{Changed: func(ids []string) { changed = append(changed, ids...) }}
@@ -38,7 +38,8 @@ func (s *suite) holdKeepsOutcome() {
 	s.lent(id)
 	n, err := s.store.Hold(s.ctx, named(id), "stop")
 	s.count(n, err, 1)
-	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{Recipients: s.message(1, "").Recipients, NextAttempt: s.now,
+	s.must(s.store.Finish(s.ctx, s.version(id), owner, queue.Outcome{Recipients: s.message(1, "").Recipients,
+		NextAttempt: s.now,
 		LastReply: mail.R(451, "4.0.0", "no")}))
 	if m := s.get(id); !m.Held || m.HoldReason != "stop" || m.LastReply.Code != 451 {
 		s.Fatalf("held %v for %q after %v", m.Held, m.HoldReason, m.LastReply)
@@ -49,7 +50,7 @@ func (s *suite) holdKeepsOutcome() {
 
 func (s *suite) retry() {
 	ids := s.add("alice", 1, 2, 3)
-	s.must(s.store.Postpone(s.ctx, ids, s.now.Add(time.Hour), "office"))
+	s.must(s.store.Postpone(s.ctx, s.versions(ids...), s.now.Add(time.Hour), "office"))
 	n, err := s.store.Hold(s.ctx, named(ids[2]), "")
 	s.count(n, err, 1)
 	n, err = s.store.Retry(s.ctx, queue.Filter{}, s.now)
@@ -62,7 +63,7 @@ func (s *suite) retry() {
 
 func (s *suite) bounce() {
 	ids := s.add("alice", 1, 2)
-	s.must(s.store.Postpone(s.ctx, ids, s.now.Add(time.Hour), "office"))
+	s.must(s.store.Postpone(s.ctx, s.versions(ids...), s.now.Add(time.Hour), "office"))
 	_, err := s.store.Hold(s.ctx, named(ids[0]), "")
 	s.must(err)
 	n, err := s.store.Bounce(s.ctx, named(ids[0]), s.now)
@@ -81,7 +82,7 @@ func (s *suite) bounceDuringAttempt() {
 	n, err := s.store.Bounce(s.ctx, named(id), s.now)
 	s.count(n, err, 1)
 	s.wantDue()
-	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{Recipients: s.message(1, "").Recipients,
+	s.must(s.store.Finish(s.ctx, s.version(id), owner, queue.Outcome{Recipients: s.message(1, "").Recipients,
 		NextAttempt: s.now.Add(time.Hour)}))
 	s.wantDue(id)
 	if !s.get(id).Bounce {
@@ -97,7 +98,7 @@ func (s *suite) delete() {
 	_, err = s.store.Content(s.ctx, ids[1])
 	s.wantErr(err, queue.ErrNotFound)
 	s.wantStats(queue.Stats{Messages: 1, Leased: 1, Bytes: int64(len(hello))})
-	s.must(s.store.Finish(s.ctx, ids[0], owner, queue.Outcome{Remove: true}))
+	s.must(s.store.Finish(s.ctx, s.version(ids[0]), owner, queue.Outcome{Remove: true}))
 }
 
 func (s *suite) filters() {
@@ -175,7 +176,7 @@ func (s *suite) actionsOverMany() {
 	for _, m := range news {
 		all = append(all, m.Message.ID)
 	}
-	s.must(s.store.Postpone(s.ctx, all, s.now.Add(time.Hour), "office"))
+	s.must(s.store.Postpone(s.ctx, s.versions(all...), s.now.Add(time.Hour), "office"))
 	if n, err := s.store.Wake(s.ctx, "office", s.now, 2*many); n != many || err != nil {
 		s.Fatalf("%d of %d were woken (%v)", n, many, err)
 	}

@@ -11,16 +11,16 @@ import (
 
 func (s *suite) lease() {
 	id := s.add("alice", 1)[0]
-	s.must(s.store.Postpone(s.ctx, []string{id}, s.now, "office"))
+	s.must(s.store.Postpone(s.ctx, s.versions(id), s.now, "office"))
 	until := s.now.Add(time.Minute)
-	s.must(s.store.Lease(s.ctx, id, owner, s.now, until))
+	s.must(s.store.Lease(s.ctx, s.version(id), owner, s.now, until))
 	m := s.get(id)
 	if m.Attempts != 1 || m.LeaseOwner != owner || !m.LeaseUntil.Equal(until) {
 		s.Fatalf("got %d attempts, lease %q until %v", m.Attempts, m.LeaseOwner, m.LeaseUntil)
 	}
 	s.wantDue()
 	until = until.Add(time.Hour)
-	s.must(s.store.Extend(s.ctx, id, owner, until))
+	s.must(s.store.Extend(s.ctx, s.version(id), owner, until))
 	if m := s.get(id); m.Attempts != 1 || !m.LeaseUntil.Equal(until) {
 		s.Fatalf("extended: got %d attempts until %v", m.Attempts, m.LeaseUntil)
 	}
@@ -30,29 +30,99 @@ func (s *suite) leaseOfOthers() {
 	id := s.add("alice", 1)[0]
 	s.lent(id)
 	later := s.now.Add(2 * time.Hour)
-	s.wantErr(s.store.Lease(s.ctx, id, "node-2", s.now, later), queue.ErrNotFound)
-	s.wantErr(s.store.Extend(s.ctx, id, "node-2", later), queue.ErrNotFound)
-	s.wantErr(s.store.Finish(s.ctx, id, "node-2", queue.Outcome{Remove: true}), queue.ErrNotFound)
+	s.wantErr(s.store.Lease(s.ctx, s.version(id), "node-2", s.now, later), queue.ErrNotFound)
+	s.wantErr(s.store.Extend(s.ctx, s.version(id), "node-2", later), queue.ErrNotFound)
+	s.wantErr(s.store.Finish(s.ctx, s.version(id), "node-2", queue.Outcome{Remove: true}), queue.ErrNotFound)
 	if m := s.get(id); m.LeaseOwner != owner || m.Attempts != 1 {
 		s.Fatalf("the lease belongs to %q after %d attempts", m.LeaseOwner, m.Attempts)
 	}
 	// Without a lease nothing can be finished or extended.
 	free := s.add("alice", 2)[0]
-	s.wantErr(s.store.Extend(s.ctx, free, owner, later), queue.ErrNotFound)
-	s.wantErr(s.store.Finish(s.ctx, free, owner, queue.Outcome{Remove: true}), queue.ErrNotFound)
+	s.wantErr(s.store.Extend(s.ctx, s.version(free), owner, later), queue.ErrNotFound)
+	s.wantErr(s.store.Finish(s.ctx, s.version(free), owner, queue.Outcome{Remove: true}), queue.ErrNotFound)
+}
+
+// oldVersions: what was decided about a version does not hold for the next one.
+func (s *suite) oldVersions() {
+	id := s.add("alice", 1)[0]
+	old := s.version(id)
+	s.lent(id)
+	first := s.version(id)
+	s.must(s.store.Finish(s.ctx, first, owner, queue.Outcome{Recipients: s.get(id).Recipients, NextAttempt: s.now}))
+	until := s.now.Add(time.Hour)
+	s.wantErr(s.store.Lease(s.ctx, old, "node-2", s.now, until), queue.ErrNotFound)
+	s.wantErr(s.store.Finish(s.ctx, first, owner, queue.Outcome{Remove: true}), queue.ErrNotFound)
+	s.must(s.store.Postpone(s.ctx, []queue.Version{old}, until, "office"))
+	s.wantDue(id)
+	s.lent(id)
+	s.wantErr(s.store.Extend(s.ctx, first, owner, until), queue.ErrNotFound)
+	s.wantErr(s.store.Finish(s.ctx, first, owner, queue.Outcome{Remove: true}), queue.ErrNotFound)
+	s.wantErr(s.store.Record(s.ctx, first, owner, queue.Outcome{Remove: true}), queue.ErrNotFound)
+	s.must(s.store.Finish(s.ctx, s.version(id), owner, queue.Outcome{Remove: true}))
+}
+
+// leaseTwice: the answer to the first may have been lost.
+func (s *suite) leaseTwice() {
+	id := s.add("alice", 1)[0]
+	v := s.version(id)
+	s.must(s.store.Lease(s.ctx, v, owner, s.now, s.now.Add(time.Hour)))
+	s.must(s.store.Lease(s.ctx, v, owner, s.now, s.now.Add(time.Hour)))
+	s.wantErr(s.store.Lease(s.ctx, v, "node-2", s.now, s.now.Add(time.Hour)), queue.ErrNotFound)
+	s.wantErr(s.store.Lease(s.ctx, s.version(id), owner, s.now, s.now.Add(time.Hour)), queue.ErrNotFound)
+	if n := s.get(id).Attempts; n != 1 {
+		s.Fatalf("one attempt counts as %d", n)
+	}
+}
+
+// recordOfOthers: who comes late writes down whom it delivered to, and the lease of another stays; that one's outcome
+// is of an older version then, and is recorded as well.
+func (s *suite) recordOfOthers() {
+	id := s.add("alice", 1)[0]
+	s.must(s.store.Lease(s.ctx, s.version(id), owner, s.now.Add(-time.Hour), s.now.Add(-time.Minute)))
+	until := s.now.Add(time.Hour)
+	s.must(s.store.Lease(s.ctx, s.version(id), "node-2", s.now, until))
+	theirs, want := s.version(id), s.get(id)
+	want.Recipients[0].Status, want.LastReply = queue.Delivered, mail.R(250, "2.0.0", "taken")
+	s.must(s.store.Record(s.ctx, theirs, owner, queue.Outcome{Recipients: want.Recipients, LastReply: want.LastReply,
+		NextAttempt: s.now.Add(9 * time.Hour), WaitingFor: "office", Warned: true}))
+	want.Attempts++
+	if err := compare(s.get(id), want); err != nil {
+		s.Fatal(err)
+	}
+	s.wantErr(s.store.Extend(s.ctx, theirs, "node-2", until), queue.ErrNotFound)
+	s.wantErr(s.store.Finish(s.ctx, theirs, "node-2", queue.Outcome{Remove: true}), queue.ErrNotFound)
+	s.wantErr(s.store.Record(s.ctx, theirs, "node-2", queue.Outcome{Remove: true}), queue.ErrNotFound)
+	want.NextAttempt, want.WaitingFor, want.Warned = s.now.Add(time.Minute), "office", true
+	s.must(s.store.Record(s.ctx, s.version(id), "node-2", queue.Outcome{Recipients: want.Recipients,
+		LastReply: want.LastReply, NextAttempt: want.NextAttempt, WaitingFor: "office", Warned: true}))
+	want.LeaseOwner, want.LeaseUntil = "", time.Time{}
+	want.Attempts++
+	if err := compare(s.get(id), want); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// recordOfNobody: what came late may be all that there was to do.
+func (s *suite) recordOfNobody() {
+	id := s.add("alice", 1)[0]
+	report := s.message(2, "")
+	s.must(s.store.Record(s.ctx, s.version(id), owner, queue.Outcome{Remove: true,
+		Reports: []queue.NewMessage{with(report)}}))
+	s.wantDue(report.ID)
+	s.wantStats(queue.Stats{Messages: 1, Bytes: int64(len(hello))})
 }
 
 func (s *suite) leaseRunsOut() {
 	id := s.add("alice", 1)[0]
-	s.must(s.store.Lease(s.ctx, id, owner, s.now.Add(-time.Hour), s.now.Add(-time.Minute)))
+	s.must(s.store.Lease(s.ctx, s.version(id), owner, s.now.Add(-time.Hour), s.now.Add(-time.Minute)))
 	s.wantDue(id)
 	// Its owner may still finish it as long as nobody else took it.
-	s.must(s.store.Lease(s.ctx, id, "node-2", s.now, s.now.Add(time.Hour)))
-	s.wantErr(s.store.Finish(s.ctx, id, owner, queue.Outcome{Remove: true}), queue.ErrNotFound)
-	s.must(s.store.Finish(s.ctx, id, "node-2", queue.Outcome{Remove: true}))
+	s.must(s.store.Lease(s.ctx, s.version(id), "node-2", s.now, s.now.Add(time.Hour)))
+	s.wantErr(s.store.Finish(s.ctx, s.version(id), owner, queue.Outcome{Remove: true}), queue.ErrNotFound)
+	s.must(s.store.Finish(s.ctx, s.version(id), "node-2", queue.Outcome{Remove: true}))
 	late := s.add("alice", 2)[0]
-	s.must(s.store.Lease(s.ctx, late, owner, s.now.Add(-time.Hour), s.now.Add(-time.Minute)))
-	s.must(s.store.Finish(s.ctx, late, owner, queue.Outcome{Remove: true}))
+	s.must(s.store.Lease(s.ctx, s.version(late), owner, s.now.Add(-time.Hour), s.now.Add(-time.Minute)))
+	s.must(s.store.Finish(s.ctx, s.version(late), owner, queue.Outcome{Remove: true}))
 	s.wantStats(queue.Stats{})
 }
 
@@ -67,7 +137,7 @@ func (s *suite) finishKeeps() {
 	want.NextAttempt, want.WaitingFor, want.Warned = s.now.Add(time.Minute), "office", true
 	want.LastReply = mail.R(451, "4.7.1", "greylisted")
 	want.LeaseOwner, want.LeaseUntil = "", time.Time{}
-	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{
+	s.must(s.store.Finish(s.ctx, s.version(id), owner, queue.Outcome{
 		Recipients: want.Recipients, NextAttempt: want.NextAttempt, WaitingFor: want.WaitingFor, Warned: want.Warned,
 		LastReply: want.LastReply,
 	}))
@@ -85,12 +155,12 @@ func (s *suite) finishKeeps() {
 func (s *suite) finishRemoves() {
 	id := s.add("alice", 1)[0]
 	s.lent(id)
-	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{Remove: true}))
+	s.must(s.store.Finish(s.ctx, s.version(id), owner, queue.Outcome{Remove: true}))
 	_, err := s.store.Get(s.ctx, id)
 	s.wantErr(err, queue.ErrNotFound)
 	_, err = s.store.Content(s.ctx, id)
 	s.wantErr(err, queue.ErrNotFound)
-	s.wantErr(s.store.Finish(s.ctx, id, owner, queue.Outcome{Remove: true}), queue.ErrNotFound)
+	s.wantErr(s.store.Finish(s.ctx, s.version(id), owner, queue.Outcome{Remove: true}), queue.ErrNotFound)
 	s.wantStats(queue.Stats{})
 }
 
@@ -99,7 +169,8 @@ func (s *suite) finishReports() {
 	s.lent(id)
 	report := s.message(2, "")
 	report.Envelope.From = mail.Address{}
-	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{Remove: true, Reports: []queue.NewMessage{with(report)}}))
+	s.must(s.store.Finish(s.ctx, s.version(id), owner, queue.Outcome{Remove: true,
+		Reports: []queue.NewMessage{with(report)}}))
 	s.wantDue(report.ID)
 	if got := s.read(report.ID); string(got) != hello {
 		s.Fatalf("the report's content is %q", got)
@@ -112,14 +183,14 @@ func (s *suite) finishAllOrNone() {
 	id := s.add("alice", 1)[0]
 	s.lent(id)
 	report := queue.NewMessage{Message: s.message(2, ""), Content: unheldContent{size: 5}}
-	if err := s.store.Finish(s.ctx, id, owner, queue.Outcome{Remove: true,
+	if err := s.store.Finish(s.ctx, s.version(id), owner, queue.Outcome{Remove: true,
 		Reports: []queue.NewMessage{report}}); err == nil {
 		s.Fatal("a report without its content was stored")
 	}
 	if m := s.get(id); m.LeaseOwner != owner {
 		s.Fatal("the lease was lost")
 	}
-	s.must(s.store.Finish(s.ctx, id, owner, queue.Outcome{Remove: true}))
+	s.must(s.store.Finish(s.ctx, s.version(id), owner, queue.Outcome{Remove: true}))
 	s.wantStats(queue.Stats{})
 }
 
@@ -127,7 +198,7 @@ func (s *suite) releaseLeases() {
 	ids := s.add("alice", 1, 2, 3)
 	s.lent(ids[0])
 	s.lent(ids[1])
-	s.must(s.store.Lease(s.ctx, ids[2], "node-2", s.now, s.now.Add(time.Hour)))
+	s.must(s.store.Lease(s.ctx, s.version(ids[2]), "node-2", s.now, s.now.Add(time.Hour)))
 	n, err := s.store.ReleaseLeases(s.ctx, owner)
 	s.count(n, err, 2)
 	s.wantDue(ids[0], ids[1])
@@ -148,13 +219,13 @@ func (s *suite) dueInTime() {
 		s.Fatalf("the next one is due at %v, want a nanosecond from now", next)
 	}
 	// A lease is something to come back for.
-	s.must(s.store.Lease(s.ctx, "0000000000000002", owner, s.now, s.now.Add(time.Minute)))
+	s.must(s.store.Lease(s.ctx, s.version("0000000000000002"), owner, s.now, s.now.Add(time.Minute)))
 	if _, next = s.due("", 10, 10); !next.Equal(s.now.Add(time.Minute)) {
 		s.Fatalf("the next one is due at %v, want the end of the lease", next)
 	}
 	n, err := s.store.Delete(s.ctx, named("0000000000000003"))
 	s.count(n, err, 1)
-	s.must(s.store.Finish(s.ctx, "0000000000000002", owner, queue.Outcome{Remove: true}))
+	s.must(s.store.Finish(s.ctx, s.version("0000000000000002"), owner, queue.Outcome{Remove: true}))
 	if _, next = s.due("", 10, 10); !next.IsZero() {
 		s.Fatalf("the next one is due at %v, want none", next)
 	}
@@ -234,8 +305,8 @@ func (s *suite) postponeAndWake() {
 	s.lent(ids[3])
 	n, err := s.store.Hold(s.ctx, named(ids[4]), "")
 	s.count(n, err, 1)
-	s.must(s.store.Postpone(s.ctx, []string{ids[0], ids[1], ids[3], ids[4]}, until, "office"))
-	s.must(s.store.Postpone(s.ctx, ids[2:3], until.Add(time.Hour), ""))
+	s.must(s.store.Postpone(s.ctx, s.versions(ids[0], ids[1], ids[3], ids[4]), until, "office"))
+	s.must(s.store.Postpone(s.ctx, s.versions(ids[2:3]...), until.Add(time.Hour), ""))
 	if m := s.get(ids[0]); m.WaitingFor != "office" || !m.NextAttempt.Equal(until) || m.Attempts != 0 {
 		s.Fatalf("waits for %q until %v after %d attempts", m.WaitingFor, m.NextAttempt, m.Attempts)
 	}
@@ -263,7 +334,7 @@ func (s *suite) postponeAndWake() {
 	// What a person gave up is not put off.
 	n, err = s.store.Bounce(s.ctx, named(ids[0]), s.now)
 	s.count(n, err, 1)
-	s.must(s.store.Postpone(s.ctx, ids[:1], until, "office"))
+	s.must(s.store.Postpone(s.ctx, s.versions(ids[:1]...), until, "office"))
 	s.wantDue(ids[0], ids[1])
 }
 
@@ -281,8 +352,8 @@ func (s *suite) wakeTakesTurns() {
 	other := s.add("b", 31)
 	held := s.add("c", 41)
 	until := s.now.Add(time.Hour)
-	s.must(s.store.Postpone(s.ctx, slices.Concat(a, b, own, held), until, "office"))
-	s.must(s.store.Postpone(s.ctx, other, until, "office, backup"))
+	s.must(s.store.Postpone(s.ctx, s.versions(slices.Concat(a, b, own, held)...), until, "office"))
+	s.must(s.store.Postpone(s.ctx, s.versions(other...), until, "office, backup"))
 	n, err := s.store.Hold(s.ctx, named(held[0]), "")
 	s.count(n, err, 1)
 	s.waitedFor("", 10, "office", "office, backup")
@@ -319,7 +390,7 @@ func (s *suite) stats() {
 	first := s.message(1, "")
 	size := int64(len(hello))
 	s.wantStats(queue.Stats{Messages: 3, Held: 1, Leased: 1, Bytes: 3 * size, Oldest: first.Received})
-	s.must(s.store.Finish(s.ctx, ids[0], owner, queue.Outcome{Remove: true}))
+	s.must(s.store.Finish(s.ctx, s.version(ids[0]), owner, queue.Outcome{Remove: true}))
 	n, err := s.store.Delete(s.ctx, named(ids[1]))
 	s.count(n, err, 1)
 	s.wantStats(queue.Stats{Messages: 1, Bytes: size, Oldest: first.Received.Add(2 * time.Microsecond)})

@@ -74,6 +74,10 @@ func runContract(t *testing.T, open func(t *testing.T) wholeStore) {
 		{"FinishRemoves", (*suite).finishRemoves},
 		{"FinishAddsReports", (*suite).finishReports},
 		{"FinishAllOrNone", (*suite).finishAllOrNone},
+		{"OldVersions", (*suite).oldVersions},
+		{"LeaseTwice", (*suite).leaseTwice},
+		{"RecordOfOthers", (*suite).recordOfOthers},
+		{"RecordOfNobody", (*suite).recordOfNobody},
 		{"ReleaseLeases", (*suite).releaseLeases},
 		{"DueInTime", (*suite).dueInTime},
 		{"DueTakesTurns", (*suite).dueTakesTurns},
@@ -167,9 +171,25 @@ func (s *suite) get(id string) *queue.Message {
 	return m
 }
 
+// version is the one that a message has now, 0 where there is none.
+func (s *suite) version(id string) queue.Version {
+	m, err := s.store.Get(s.ctx, id)
+	if err != nil {
+		return queue.Version{ID: id}
+	}
+	return m.Version()
+}
+
+func (s *suite) versions(ids ...string) (vs []queue.Version) {
+	for _, id := range ids {
+		vs = append(vs, s.version(id))
+	}
+	return vs
+}
+
 func (s *suite) lent(id string) {
 	s.Helper()
-	s.must(s.store.Lease(s.ctx, id, owner, s.now, s.now.Add(time.Hour)))
+	s.must(s.store.Lease(s.ctx, s.version(id), owner, s.now, s.now.Add(time.Hour)))
 }
 
 func (s *suite) due(after string, perLogin, limit int) ([]string, time.Time) {

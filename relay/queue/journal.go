@@ -23,7 +23,8 @@ type Journal interface {
 	Clear() error
 }
 
-// Note is what an attempt brought. It holds for the attempt of that number only, while its lease is there.
+// Note is what an attempt brought. All of it holds for the attempt of that number only, while its lease is there;
+// deliveries hold for good.
 type Note struct {
 	ID      string        `json:"id"`
 	Attempt int           `json:"attempt"`
@@ -80,24 +81,31 @@ func (a *attempts) recall(ctx context.Context) error {
 // recallOne reports whether a note was of use: most outcomes were committed.
 func (a *attempts) recallOne(ctx context.Context, n Note) (bool, error) {
 	m, err := a.store.Get(ctx, n.ID)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return false, nil
-	case err != nil:
-		return false, err
-	case m.LeaseOwner != a.sched.owner || m.Attempts != n.Attempt:
+	if err == nil {
+		switch ours := m.LeaseOwner == a.sched.owner; {
+		case ours && m.Attempts == n.Attempt:
+			err = a.recallOwn(ctx, m, n.Results)
+		case !ours && m.Attempts > n.Attempt: // another node has had it since
+			err = a.late(ctx, n.ID, n.Results, false)
+		default:
+			return false, nil
+		}
+	}
+	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
+	return err == nil, err
+}
+
+// recallOwn records the outcome of an attempt whose lease is there still.
+func (a *attempts) recallOwn(ctx context.Context, m *Message, results []mail.Result) error {
 	now := time.Now()
-	results := complete(m, n.Results)
+	results = complete(m, results)
 	dec := a.decider.decide(now, m, nil, results)
-	switch err := a.store.Finish(ctx, m.ID, a.sched.owner, dec.out); {
-	case errors.Is(err, ErrNotFound): // a person was faster
-		return false, nil
-	case err != nil:
-		return false, err
+	if err := a.store.Finish(ctx, m.Version(), a.sched.owner, dec.out); err != nil { // ErrNotFound: a person was faster
+		return err
 	}
 	a.trace.results(now, m, results, dec, 0)
 	a.trace.reports(now, m, dec)
-	return true, nil
+	return nil
 }

@@ -116,16 +116,17 @@ func (w *world) anotherNode(id string) {
 }
 
 // Once another node has the message, the attempt here is told so at the next extension, and its outcome changes
-// nothing.
+// nothing, unless it delivered the message: that is recorded.
 func TestLeaseOfAnotherNode(t *testing.T) {
 	for _, c := range []struct {
 		what   string
 		result mail.Result
 		kinds  []trace.Kind
+		gone   bool
 	}{
-		{"deferred", greylisted, []trace.Kind{trace.Deferred, trace.Attempt}},
-		{"refused", unknown, []trace.Kind{trace.Failed, trace.Attempt}},
-		{"delivered", delivered, []trace.Kind{trace.Delivered, trace.Attempt}},
+		{"deferred", greylisted, []trace.Kind{trace.Deferred, trace.Attempt}, false},
+		{"refused", unknown, []trace.Kind{trace.Failed, trace.Attempt}, false},
+		{"delivered", delivered, []trace.Kind{trace.Delivered}, true},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -149,11 +150,13 @@ func TestLeaseOfAnotherNode(t *testing.T) {
 				before := w.inStore("M1")
 				end()
 				wait()
-				if in := w.inStore("M1"); in == nil || in.LeaseOwner != "node2" || in.Attempts != before.Attempts ||
-					in.Recipients[0].Status != queue.Pending || !in.LeaseUntil.Equal(before.LeaseUntil) {
+				if in := w.inStore("M1"); c.gone != (in == nil) {
+					t.Errorf("the other node's message is %+v", in)
+				} else if in != nil && (in.LeaseOwner != "node2" || in.Attempts != before.Attempts ||
+					in.Recipients[0].Status != queue.Pending || !in.LeaseUntil.Equal(before.LeaseUntil)) {
 					t.Errorf("the other node's message is %+v, was %+v", in, before)
 				}
-				if n := len(w.store.Fork().rows); n != 1 {
+				if n := len(w.store.Fork().rows); n > 1 {
 					t.Errorf("%d messages in the store: a report was added", n)
 				}
 				if notes.len() != 0 {
@@ -165,7 +168,7 @@ func TestLeaseOfAnotherNode(t *testing.T) {
 				// nor does the next life record it
 				w.start(func(o *queue.Options) { o.Journal = notes })
 				sleep(time.Second)
-				if in := w.inStore("M1"); in == nil || in.LeaseOwner != "node2" {
+				if in := w.inStore("M1"); !c.gone && (in == nil || in.LeaseOwner != "node2") {
 					t.Errorf("after a restart %+v", in)
 				}
 				w.end()
@@ -174,12 +177,13 @@ func TestLeaseOfAnotherNode(t *testing.T) {
 	}
 }
 
-// What was noted before this node was killed is not recorded over what another did meanwhile.
+// What was noted before this node was killed is recorded although another node has the message now: it was delivered to
+// one of two, and the other goes on with the rest.
 func TestJournalOfALostLease(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		notes := &journal{}
-		m := message("M1", "anna")
-		if _, err := notes.Note(queue.Note{ID: "M1", Attempt: 1, Results: results(m, delivered)}); err != nil {
+		m := message("M1", "anna", "a@example.net", "b@example.net")
+		if _, err := notes.Note(queue.Note{ID: "M1", Attempt: 1, Results: []mail.Result{delivered}}); err != nil {
 			t.Fatal(err)
 		}
 		w := &world{t: t, store: newMemstore(), up: newUpstreams()}
@@ -188,10 +192,11 @@ func TestJournalOfALostLease(t *testing.T) {
 		w.anotherNode("M1")
 		w.start(func(o *queue.Options) { o.Journal = notes })
 		sleep(time.Second)
-		if in := w.inStore("M1"); in == nil || in.LeaseOwner != "node2" || in.Recipients[0].Status != queue.Pending {
+		if in := w.inStore("M1"); in == nil || in.LeaseOwner != "node2" || in.Attempts != 3 ||
+			in.Recipients[0].Status != queue.Delivered || in.Recipients[1].Status != queue.Pending {
 			t.Errorf("in the store %+v", in)
 		}
-		w.wantKinds("M1")
+		w.wantKinds("M1", trace.Delivered)
 		w.end()
 	})
 }
@@ -248,6 +253,64 @@ func TestLeaseOfAHandOff(t *testing.T) {
 		}
 		c <- results(m, greylisted)
 		wait()
+		w.end()
+	})
+}
+
+// What waits here in memory is tried as another node has left it, or not at all.
+func TestTriedByAnotherNodeMeanwhile(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.up.setFree("office", 0)
+		m := message("M1", "anna", "a@example.net", "b@example.net")
+		w.submit(m)
+		sleep(time.Second)
+		w.store.mu.Lock()
+		r := w.store.rows["M1"]
+		r.Attempts, r.Recipients[0].Status = 1, queue.Delivered
+		w.store.mu.Unlock()
+		w.up.setFree("office", 1)
+		sleep(10 * time.Second)
+		if got := w.up.of("M1"); len(got) != 1 || got[0].pending != 1 || got[0].number != 2 {
+			t.Errorf("attempts %+v, want one for one recipient", got)
+		}
+		w.wantGone("M1")
+		w.end()
+	})
+}
+
+// Another node records late that it delivered to one of two: the attempt that runs learns of it by its lease, and its
+// own outcome is recorded on top.
+func TestAnotherNodeRecordsLate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		answer, end := hold(greylisted)
+		w.up.setAnswer(answer)
+		w.submit(message("M1", "anna", "a@example.net", "b@example.net"))
+		wait()
+		lease, in := w.up.leaseOf("M1", 0), w.inStore("M1")
+		in.Recipients[0].Status = queue.Delivered
+		late := queue.Outcome{Recipients: in.Recipients}
+		if err := w.store.Record(t.Context(), in.Version(), "node2", late); err != nil {
+			t.Fatal(err)
+		}
+		sleep(3 * time.Minute)
+		if left := lease.Left(); left > 0 {
+			t.Errorf("%v left of a message that has changed", left)
+		}
+		end()
+		wait()
+		in = w.inStore("M1")
+		if in == nil || in.LeaseOwner != "" || in.Recipients[0].Status != queue.Delivered ||
+			in.Recipients[1].Status != queue.Pending || !in.NextAttempt.After(time.Now()) {
+			t.Errorf("in the store %+v", in)
+		}
+		w.up.setAnswer(always(delivered))
+		sleep(time.Hour)
+		if got := w.up.of("M1"); len(got) != 2 || got[1].pending != 1 {
+			t.Errorf("attempts %+v, want a second one for one recipient", got)
+		}
+		w.wantGone("M1")
 		w.end()
 	})
 }

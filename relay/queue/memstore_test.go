@@ -237,28 +237,31 @@ func firsts(rows []*row, limit, n int) []*row {
 }
 
 // Lease implements queue.Store.
-func (s *memstore) Lease(ctx context.Context, id, owner string, now, until time.Time) error {
+func (s *memstore) Lease(ctx context.Context, v queue.Version, owner string, now, until time.Time) error {
 	if err := s.begin(ctx, "lease"); err != nil {
 		return err
 	}
 	defer s.mu.Unlock()
-	r := s.rows[id]
-	if r == nil || r.Held || leased(&r.Message, now) && r.LeaseOwner != owner {
+	r := s.rows[v.ID]
+	if r == nil || r.Held {
 		return queue.ErrNotFound
 	}
-	r.LeaseOwner, r.LeaseUntil, r.WaitingFor = owner, until, ""
-	r.Attempts++
+	begun := r.Attempts == v.Attempts+1 && r.LeaseOwner == owner
+	if !begun && (r.Attempts != v.Attempts || leased(&r.Message, now)) {
+		return queue.ErrNotFound
+	}
+	r.LeaseOwner, r.LeaseUntil, r.WaitingFor, r.Attempts = owner, until, "", v.Attempts+1
 	return nil
 }
 
 // Extend implements queue.Store.
-func (s *memstore) Extend(ctx context.Context, id, owner string, until time.Time) error {
+func (s *memstore) Extend(ctx context.Context, v queue.Version, owner string, until time.Time) error {
 	if err := s.begin(ctx, "extend"); err != nil {
 		return err
 	}
 	defer s.mu.Unlock()
-	r := s.rows[id]
-	if r == nil || r.LeaseOwner != owner {
+	r := s.rows[v.ID]
+	if r == nil || r.LeaseOwner != owner || r.Attempts != v.Attempts {
 		return queue.ErrNotFound
 	}
 	r.LeaseUntil = until
@@ -266,7 +269,16 @@ func (s *memstore) Extend(ctx context.Context, id, owner string, until time.Time
 }
 
 // Finish implements queue.Store.
-func (s *memstore) Finish(ctx context.Context, id, owner string, o queue.Outcome) error {
+func (s *memstore) Finish(ctx context.Context, v queue.Version, owner string, o queue.Outcome) error {
+	return s.settle(ctx, "finish", v, owner, o)
+}
+
+// Record implements queue.Store.
+func (s *memstore) Record(ctx context.Context, v queue.Version, owner string, o queue.Outcome) error {
+	return s.settle(ctx, "record", v, owner, o)
+}
+
+func (s *memstore) settle(ctx context.Context, op string, v queue.Version, owner string, o queue.Outcome) error {
 	contents := make([][]byte, len(o.Reports))
 	for i, n := range o.Reports {
 		b, err := read(n.Content)
@@ -275,19 +287,26 @@ func (s *memstore) Finish(ctx context.Context, id, owner string, o queue.Outcome
 		}
 		contents[i] = b
 	}
-	if err := s.begin(ctx, "finish"); err != nil {
+	if err := s.begin(ctx, op); err != nil {
 		return err
 	}
 	defer s.mu.Unlock()
-	r := s.rows[id]
-	if r == nil || r.LeaseOwner != owner {
+	r := s.rows[v.ID]
+	if r == nil || r.Attempts != v.Attempts || op == "finish" && r.LeaseOwner != owner {
 		return queue.ErrNotFound
 	}
 	if err := s.addLocked(o.Reports, contents); err != nil {
 		return err
 	}
 	if o.Remove {
-		delete(s.rows, id)
+		delete(s.rows, v.ID)
+		return nil
+	}
+	if op == "record" {
+		r.Attempts++
+	}
+	if r.LeaseOwner != "" && r.LeaseOwner != owner {
+		r.Recipients, r.LastReply = slices.Clone(o.Recipients), o.LastReply
 		return nil
 	}
 	if r.Bounce { // what a person asked for while the attempt ran is not put off
@@ -307,13 +326,13 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // Postpone implements queue.Store.
-func (s *memstore) Postpone(ctx context.Context, ids []string, until time.Time, waitingFor string) error {
+func (s *memstore) Postpone(ctx context.Context, vs []queue.Version, until time.Time, waitingFor string) error {
 	if err := s.begin(ctx, "postpone"); err != nil {
 		return err
 	}
 	defer s.mu.Unlock()
-	for _, id := range ids {
-		if r := s.rows[id]; r != nil && !r.Held && !r.Bounce && r.LeaseOwner == "" {
+	for _, v := range vs {
+		if r := s.rows[v.ID]; r != nil && r.Attempts == v.Attempts && !r.Held && !r.Bounce && r.LeaseOwner == "" {
 			r.NextAttempt, r.WaitingFor = until, waitingFor
 		}
 	}

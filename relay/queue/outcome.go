@@ -58,6 +58,16 @@ func (d *decider) decide(now time.Time, m *Message, c mail.Content, results []ma
 	return dec
 }
 
+// late computes what deliveries make of a message that somebody else has, who goes on with what they leave.
+func (d *decider) late(now time.Time, m *Message, delivered []mail.Result) decision {
+	dec := undecided(m)
+	dec.apply(delivered)
+	d.reportResults(now, m, nil, &dec)
+	dec.out.Remove = !dec.out.pending()
+	dec.out.NextAttempt, dec.out.WaitingFor = m.NextAttempt, m.WaitingFor
+	return dec
+}
+
 // undecided is a decision that leaves m as it is.
 func undecided(m *Message) decision {
 	return decision{out: Outcome{Recipients: slices.Clone(m.Recipients), Warned: m.Warned, LastReply: m.LastReply}}

@@ -471,7 +471,7 @@ func TestSleepersOfOthersAreFound(t *testing.T) {
 		wait()
 		for i := range 20 {
 			w.stock(message(fmt.Sprintf("M%02d", i), "anna"))
-			if err := w.store.Postpone(context.Background(), []string{fmt.Sprintf("M%02d", i)},
+			if err := w.store.Postpone(context.Background(), []queue.Version{{ID: fmt.Sprintf("M%02d", i)}},
 				time.Now().Add(20*time.Hour), "no longer configured"); err != nil {
 				t.Fatal(err)
 			}

@@ -63,6 +63,16 @@ type Message struct {
 	LeaseUntil time.Time
 }
 
+// Version tells one state of a message from those before: each attempt raises Attempts, and so does an outcome that
+// came late. What a process decides about a message holds for the version that it has seen.
+type Version struct {
+	ID       string
+	Attempts int
+}
+
+// Version is that of m as it was read.
+func (m *Message) Version() Version { return Version{m.ID, m.Attempts} }
+
 // NewMessage is a message to be added with its content.
 type NewMessage struct {
 	Message *Message
@@ -103,7 +113,7 @@ type Stats struct {
 
 // The errors that a Store tells apart. Any other error is the store's own trouble: temporary.
 var (
-	// ErrNotFound: no such message, or the lease is not ours any more.
+	// ErrNotFound: no such message, it is not the version that was seen any more, or the lease is not ours.
 	ErrNotFound = errors.New("no such message")
 	// ErrFull: no space left on the device or the store's own limit is reached.
 	ErrFull = errors.New("store is full")
@@ -125,16 +135,21 @@ type Store interface {
 	// is not yet due will be (zero: none).
 	Due(ctx context.Context, now time.Time, after string, perLogin, limit int) (
 		due []*Message, next time.Time, err error)
-	// Lease records an attempt before it is made: attempts is raised by one and the lease set.
-	// It returns ErrNotFound if the message is gone, held, or leased to somebody else.
-	Lease(ctx context.Context, id, owner string, now, until time.Time) error
-	// Extend moves the end of a lease that is ours.
-	Extend(ctx context.Context, id, owner string, until time.Time) error
-	// Finish commits the outcome of a leased attempt and ends the lease.
-	Finish(ctx context.Context, id, owner string, o Outcome) error
-	// Postpone moves the next attempt of messages that are neither leased nor held nor given up by a person, without
-	// counting an attempt. With waitingFor they also become due by Wake.
-	Postpone(ctx context.Context, ids []string, until time.Time, waitingFor string) error
+	// Lease records an attempt before it is made: attempts is raised by one and the lease set. It returns ErrNotFound
+	// if the message is gone, held, leased, or another version than v. A lease of v that is ours already is no error:
+	// the answer to the first call may have been lost.
+	Lease(ctx context.Context, v Version, owner string, now, until time.Time) error
+	// Extend moves the end of a lease of ours, v being the version that Lease made.
+	Extend(ctx context.Context, v Version, owner string, until time.Time) error
+	// Finish commits the outcome of a leased attempt, v being the version that Lease made, and ends the lease.
+	Finish(ctx context.Context, v Version, owner string, o Outcome) error
+	// Record commits an outcome that came too late for Finish: another attempt was begun, or may have been. It makes v,
+	// as it was just read, a new version, so that whoever attempts it learns of that, and ends its lease where that is
+	// owner's. Where it is not, all but the recipients and the reply stays as it is.
+	Record(ctx context.Context, v Version, owner string, o Outcome) error
+	// Postpone moves the next attempt of those messages of these versions that are neither leased nor held nor given up
+	// by a person, without counting an attempt. With waitingFor they also become due by Wake.
+	Postpone(ctx context.Context, vs []Version, until time.Time, waitingFor string) error
 	// Wake makes at most limit messages due that wait for what is named and are not held: the oldest, logins taking
 	// turns. It returns how many; fewer than limit means that no other waits.
 	Wake(ctx context.Context, waitingFor string, now time.Time, limit int) (int, error)

@@ -39,11 +39,11 @@ func (w storeWork) postpone() {
 	w.s.plan.window.postpones = nil
 	w.s.mu.Unlock()
 	for b, entries := range batches {
-		ids := make([]string, len(entries))
+		vs := make([]Version, len(entries))
 		for i, e := range entries {
-			ids[i] = e.m.ID
+			vs[i] = e.m.Version()
 		}
-		err := w.store.Postpone(w.s.hard, ids, b.at, b.route)
+		err := w.store.Postpone(w.s.hard, vs, b.at, b.route)
 		w.s.storeSaid(err, "postpone", writes)
 		w.postponed(entries, b.at, b.route, err)
 	}
@@ -143,21 +143,21 @@ func (w storeWork) extend() {
 	p, now := &w.s.plan, time.Now()
 	until := now.Add(p.leaseFor)
 	type leased struct {
-		id    string
+		v     Version
 		lease *Lease
 	}
 	var running []leased
 	for _, e := range p.window.entries {
 		if e.state == active && e.lease.ends(p.leaseFor*5/6) {
-			running = append(running, leased{e.m.ID, e.lease})
+			running = append(running, leased{e.m.Version(), e.lease})
 		}
 	}
 	w.s.mu.Unlock()
 	var failed error
 	for _, e := range running {
-		err := w.store.Extend(w.s.hard, e.id, w.s.owner, until)
+		err := w.store.Extend(w.s.hard, e.v, w.s.owner, until)
 		w.s.storeSaid(err, "extend", writes)
-		if errors.Is(err, ErrNotFound) { // it has ended, or another node has the message
+		if errors.Is(err, ErrNotFound) { // it has ended, or another node has had the message
 			e.lease.lose()
 			continue
 		}

@@ -184,7 +184,7 @@ func TestManyNamesDoNotHoldUpDueMail(t *testing.T) {
 		for i := range 2000 {
 			id := fmt.Sprintf("S%04d", i)
 			w.stock(message(id, fmt.Sprintf("user%04d", i)))
-			if err := w.store.Postpone(context.Background(), []string{id}, time.Now().Add(20*time.Hour),
+			if err := w.store.Postpone(context.Background(), []queue.Version{{ID: id}}, time.Now().Add(20*time.Hour),
 				fmt.Sprintf("name%04d", i)); err != nil {
 				t.Fatal(err)
 			}

@@ -82,7 +82,7 @@ func load(b testing.TB, s *Store, writers, size, messages int) spent {
 					b.Error(err)
 					return
 				}
-				if err := s.Finish(b.Context(), m.ID, "node-1", queue.Outcome{Remove: true}); err != nil {
+				if err := s.Finish(b.Context(), attempt(1, m.ID), "node-1", queue.Outcome{Remove: true}); err != nil {
 					b.Error(err)
 					return
 				}

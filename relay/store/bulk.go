@@ -125,34 +125,42 @@ const (
 		$5::bigint[], $6::bigint[], $7::bytea[], $8::bytea[], $9::bytea[])`
 	bulkContent = `INSERT INTO content SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::bytea[])`
 	bulkRemove  = `WITH gone AS (
-			DELETE FROM message m USING unnest($1::bytea[], $2::bytea[]) AS f(id, owner)
-			WHERE m.id = f.id AND m.lease_owner = f.owner AND m.lease_until > 0 RETURNING m.id, m.held
+			DELETE FROM message m USING unnest($1::bytea[], $2::bigint[], $3::bytea[]) AS f(id, attempts, owner)
+			WHERE m.id = f.id AND m.attempts = f.attempts AND m.lease_owner = f.owner AND m.lease_until > 0
+			RETURNING m.id, m.held
 		), body AS (
 			DELETE FROM message_body b USING gone WHERE b.id = gone.id RETURNING b.size
 		), counted AS (
 			UPDATE counter SET messages = messages - (SELECT count(*) FROM gone),
 				held = held - (SELECT count(*) FROM gone WHERE gone.held = 1),
 				bytes = bytes - (SELECT coalesce(sum(size), 0) FROM body)
-			WHERE k = $3::bigint
+			WHERE k = $4::bigint
 		) SELECT id FROM gone`
 	bulkRecord = `WITH kept AS (
 			UPDATE message m SET next = CASE WHEN m.bounce = 1 THEN least(f.next, m.next) ELSE f.next END,
 				waiting_for = f.waiting_for, warned = f.warned, lease_owner = '', lease_until = 0
-			FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bytea[], $7::bytea[])
-				AS f(id, owner, next, waiting_for, warned, recipients, last_reply)
-			WHERE m.id = f.id AND m.lease_owner = f.owner AND m.lease_until > 0
+			FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bytea[], $6::bigint[], $7::bytea[],
+				$8::bytea[]) AS f(id, attempts, owner, next, waiting_for, warned, recipients, last_reply)
+			WHERE m.id = f.id AND m.attempts = f.attempts AND m.lease_owner = f.owner AND m.lease_until > 0
 			RETURNING m.id, f.recipients, f.last_reply
 		), body AS (
 			UPDATE message_body b SET recipients = kept.recipients, last_reply = kept.last_reply
 			FROM kept WHERE b.id = kept.id
 		) SELECT id FROM kept`
-	bulkLease = `UPDATE message m SET attempts = m.attempts + 1, lease_owner = f.owner, lease_until = f.until,
+	// What another node is just changing is not waited for: it is not the version that was seen any more.
+	bulkLease = `WITH free AS (
+			SELECT m.id, f.owner, f.attempts, f.until FROM message m
+			JOIN unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[])
+				AS f(id, attempts, owner, now, until) ON m.id = f.id
+			WHERE m.held = 0 AND (m.attempts = f.attempts AND m.lease_until <= f.now
+				OR m.attempts = f.attempts + 1 AND m.lease_until > 0 AND m.lease_owner = f.owner)
+			FOR UPDATE OF m SKIP LOCKED
+		) UPDATE message m SET attempts = free.attempts + 1, lease_owner = free.owner, lease_until = free.until,
 			waiting_for = ''
-		FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[]) AS f(id, owner, now, until)
-		WHERE m.id = f.id AND m.held = 0 AND (m.lease_until <= f.now OR m.lease_owner = f.owner) RETURNING m.id`
+		FROM free WHERE m.id = free.id RETURNING m.id`
 	bulkExtend = `UPDATE message m SET lease_until = f.until
-		FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) AS f(id, owner, until)
-		WHERE m.id = f.id AND m.lease_owner = f.owner AND m.lease_until > 0 RETURNING m.id`
+		FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[]) AS f(id, attempts, owner, until)
+		WHERE m.id = f.id AND m.attempts = f.attempts AND m.lease_owner = f.owner AND m.lease_until > 0 RETURNING m.id`
 	bulkEvents = `INSERT INTO event SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[],
 		$5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[])`
 	bulkLate = `INSERT INTO search_late SELECT n FROM unnest($1::bigint[]) AS f(n), search_state s
@@ -169,17 +177,23 @@ const (
 
 // bulkBecame are, by statement, queries for the messages that are now as the statement makes them.
 var bulkBecame = map[string]string{
-	bulkRemove: `SELECT f.id FROM unnest($1::bytea[], $2::bytea[]) AS f(id, owner)
+	bulkRemove: `SELECT f.id FROM unnest($1::bytea[], $2::bigint[], $3::bytea[]) AS f(id, attempts, owner)
 		WHERE NOT EXISTS (SELECT FROM message m WHERE m.id = f.id)`,
-	bulkRecord: `SELECT m.id FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bytea[],
-			$7::bytea[]) AS f(id, owner, next, waiting_for, warned, recipients, last_reply)
-		JOIN message m ON m.id = f.id AND m.lease_until = 0 AND m.waiting_for = f.waiting_for AND m.warned = f.warned
+	bulkRecord: `SELECT m.id FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bytea[],
+			$6::bigint[], $7::bytea[], $8::bytea[])
+			AS f(id, attempts, owner, next, waiting_for, warned, recipients, last_reply)
+		JOIN message m ON m.id = f.id AND m.attempts = f.attempts AND m.lease_until = 0
+			AND m.waiting_for = f.waiting_for AND m.warned = f.warned
 		JOIN message_body b ON b.id = f.id AND b.recipients = f.recipients AND b.last_reply = f.last_reply`,
 	bulkLease: `SELECT m.id
-		FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[]) AS f(id, owner, now, until)
-		JOIN message m ON m.id = f.id AND m.lease_owner = f.owner AND m.lease_until = f.until`,
-	bulkExtend: `SELECT m.id FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) AS f(id, owner, until)
-		JOIN message m ON m.id = f.id AND m.lease_owner = f.owner AND m.lease_until = f.until`,
+		FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[])
+			AS f(id, attempts, owner, now, until)
+		JOIN message m ON m.id = f.id AND m.attempts = f.attempts + 1 AND m.lease_owner = f.owner
+			AND m.lease_until = f.until`,
+	bulkExtend: `SELECT m.id FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[])
+			AS f(id, attempts, owner, until)
+		JOIN message m ON m.id = f.id AND m.attempts = f.attempts AND m.lease_owner = f.owner
+			AND m.lease_until = f.until`,
 }
 
 // addBulk adds messages.
@@ -250,51 +264,69 @@ func (b *batch) add(r *row, content []byte) {
 
 // finishBulk records the outcome of a message.
 type finishBulk struct {
-	id, owner         string
+	v                 queue.Version
+	owner             string
 	outcome           queue.Outcome
-	recipients, reply []byte
+	recipients, reply []byte // as they are stored
+	reports           []*row
+}
+
+// newFinish also tells the size of the reports, in octets.
+func newFinish(v queue.Version, owner string, o queue.Outcome) (f finishBulk, size int64, err error) {
+	f = finishBulk{v: v, owner: owner, outcome: o}
+	if !o.Remove {
+		f.recipients, f.reply = encodeRecipients(nil, o.Recipients), encodeReply(o.LastReply)
+	}
+	f.reports, size, err = newRows(o.Reports)
+	return f, size, err
 }
 
 func (f finishBulk) join(b *batch, answer answers) bool {
-	if len(f.outcome.Reports) > 0 || !b.only(f.id) {
+	v, o := f.v, f.outcome
+	if len(f.reports) > 0 || !b.only(v.ID) {
 		return false
 	}
-	o := f.outcome
 	var s *stack
 	if o.Remove {
-		s = b.row(bulkRemove, f.id, f.owner)
+		s = b.row(bulkRemove, v.ID, v.Attempts, f.owner)
 	} else {
-		s = b.row(bulkRecord, f.id, f.owner, b.clock.nano(o.NextAttempt), o.WaitingFor, o.Warned, f.recipients, f.reply)
+		s = b.row(bulkRecord, v.ID, v.Attempts, f.owner, b.clock.nano(o.NextAttempt), o.WaitingFor, o.Warned,
+			f.recipients, f.reply)
 	}
-	s.answers[f.id] = answer
+	s.answers[v.ID] = answer
 	return true
 }
 
 // leaseBulk leases a message for an attempt.
 type leaseBulk struct {
-	id, owner  string
+	v          queue.Version
+	owner      string
 	now, until time.Time
 }
 
 func (l leaseBulk) join(b *batch, answer answers) bool {
-	if !b.only(l.id) {
+	v := l.v
+	if !b.only(v.ID) {
 		return false
 	}
-	b.row(bulkLease, l.id, l.owner, b.clock.nano(l.now), max(b.clock.nano(l.until), 1)).answers[l.id] = answer
+	s := b.row(bulkLease, v.ID, v.Attempts, l.owner, b.clock.nano(l.now), max(b.clock.nano(l.until), 1))
+	s.answers[v.ID] = answer
 	return true
 }
 
 // extendBulk extends a lease.
 type extendBulk struct {
-	id, owner string
-	until     time.Time
+	v     queue.Version
+	owner string
+	until time.Time
 }
 
 func (e extendBulk) join(b *batch, answer answers) bool {
-	if !b.only(e.id) {
+	v := e.v
+	if !b.only(v.ID) {
 		return false
 	}
-	b.row(bulkExtend, e.id, e.owner, max(b.clock.nano(e.until), 1)).answers[e.id] = answer
+	b.row(bulkExtend, v.ID, v.Attempts, e.owner, max(b.clock.nano(e.until), 1)).answers[v.ID] = answer
 	return true
 }
 

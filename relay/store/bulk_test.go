@@ -39,12 +39,13 @@ func TestOneRoundTrip(t *testing.T) {
 		})
 	}
 	group.Go(func() {
-		if err := s.Finish(t.Context(), "first", "a", queue.Outcome{Remove: true}); err != nil {
+		if err := s.Finish(t.Context(), attempt(1, "first"), "a", queue.Outcome{Remove: true}); err != nil {
 			t.Error(err)
 		}
 	})
 	group.Go(func() {
-		if err := s.Finish(t.Context(), "none", "a", queue.Outcome{Remove: true}); !errors.Is(err, queue.ErrNotFound) {
+		err := s.Finish(t.Context(), attempt(1, "none"), "a", queue.Outcome{Remove: true})
+		if !errors.Is(err, queue.ErrNotFound) {
 			t.Errorf("a message that is not there: %v", err)
 		}
 	})
@@ -70,7 +71,7 @@ func TestOneRoundTrip(t *testing.T) {
 	other := open(t, ofServer(t, url, "", false))
 	held := stall(t, other)
 	defer held()
-	if err := s.Finish(t.Context(), "m1", "a", queue.Outcome{Remove: true}); err != nil {
+	if err := s.Finish(t.Context(), attempt(1, "m1"), "a", queue.Outcome{Remove: true}); err != nil {
 		t.Error(err)
 	}
 }

@@ -57,7 +57,7 @@ func childSubmit(dir string) error {
 				fmt.Print("+" + id + "\n")
 				if w%2 == 0 {
 					fmt.Print("?" + id + "\n")
-					if err := s.Finish(ctx, id, "node-1", queue.Outcome{Remove: true}); err != nil {
+					if err := s.Finish(ctx, attempt(1, id), "node-1", queue.Outcome{Remove: true}); err != nil {
 						errs <- err
 						return
 					}

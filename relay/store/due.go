@@ -3,6 +3,8 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -21,6 +23,9 @@ type candidate struct {
 //   - otherwise login after login, beginning behind the last one served, and of each as much as it
 //     gets (a loose index scan: one step for each login with mail in the queue);
 //   - leases that ran out, which are rare.
+//
+// Of several nodes each has its share of the messages, by their IDs, so that they do not lease against each other. What
+// is due for a while and nobody took is everybody's.
 func (s *Store) Due(ctx context.Context, now time.Time, after string, perLogin, limit int) (due []*queue.Message,
 	next time.Time, err error) {
 	if limit <= 0 {
@@ -29,8 +34,13 @@ func (s *Store) Due(ctx context.Context, now time.Time, after string, perLogin, 
 	if perLogin <= 0 || perLogin > limit {
 		perLogin = limit
 	}
+	rank, of := s.Share()
+	if rank < 0 {
+		return nil, time.Time{}, nil
+	}
 	err = s.readers.read(ctx, func(conn db.Conn) error {
-		l := &look{conn: conn, clock: s.clock, now: s.clock.nano(now), after: after, perLogin: perLogin, limit: limit}
+		l := &look{conn: conn, clock: s.clock, now: s.clock.nano(now), after: after, perLogin: perLogin, limit: limit,
+			share: shareOf(rank, of)}
 		if due, err = l.due(); err != nil {
 			return err
 		}
@@ -47,13 +57,44 @@ type look struct {
 	now             int64
 	after           string
 	perLogin, limit int
+	share           string // a condition: the message is of this node's share; "": all are
+}
+
+// leftFor is how long a message is due before it is everybody's: another node's window may be full, or its upstreams
+// paused.
+const leftFor = 30 * time.Second
+
+// shareOf is a condition for messages of a share. The last character of an ID is random.
+func shareOf(rank, of int) string {
+	if of < 2 {
+		return ""
+	}
+	return fmt.Sprintf("get_byte(id, length(id) - 1) %% %d = %d", of, rank)
+}
+
+// ours is the end of a condition.
+func (l *look) ours() string {
+	if l.share == "" {
+		return ""
+	}
+	return " AND " + l.share
 }
 
 func (l *look) due() ([]*queue.Message, error) {
 	first, err := l.candidates(`SELECT id, login FROM message INDEXED BY message_due
-		WHERE held = 0 AND lease_until = 0 AND next <= ?1 ORDER BY next, login, id LIMIT ?2`, l.now, l.limit+1)
+		WHERE held = 0 AND lease_until = 0 AND next <= ?1`+l.ours()+` ORDER BY next, login, id LIMIT ?2`,
+		l.now, l.limit+1)
 	if err != nil {
 		return nil, err
+	}
+	if l.share != "" && len(first) < l.limit {
+		left, err := l.candidates(`SELECT id, login FROM message INDEXED BY message_due
+			WHERE held = 0 AND lease_until = 0 AND next <= ?1 AND NOT `+l.share+` ORDER BY next, login, id LIMIT ?2`,
+			l.now-int64(leftFor), l.limit-len(first))
+		if err != nil {
+			return nil, err
+		}
+		first = append(first, left...)
 	}
 	expired, err := l.candidates(`SELECT id, login FROM message INDEXED BY message_lease
 		WHERE lease_until > 0 AND lease_until <= ?1 AND held = 0 AND next <= ?1
@@ -158,7 +199,8 @@ func (l *look) walk(names []string, compare, from string, end func(login string)
 	for len(names) < l.limit {
 		login, next, found := "", int64(0), false
 		for row, err := range l.conn.Rows(`SELECT login, next FROM message INDEXED BY message_due_login
-			WHERE held = 0 AND lease_until = 0 AND login `+compare+` ?1 ORDER BY login, next LIMIT 1`, from) {
+			WHERE held = 0 AND lease_until = 0 AND login `+compare+` ?1`+l.ours()+`
+			ORDER BY login, next LIMIT 1`, from) {
 			if err != nil {
 				return nil, err
 			}
@@ -177,7 +219,7 @@ func (l *look) walk(names []string, compare, from string, end func(login string)
 
 func (l *look) ofLogin(login string, limit int) ([]candidate, error) {
 	return l.candidates(`SELECT id, login FROM message INDEXED BY message_due_login
-		WHERE held = 0 AND lease_until = 0 AND login = ?1 AND next <= ?2
+		WHERE held = 0 AND lease_until = 0 AND login = ?1 AND next <= ?2`+l.ours()+`
 		ORDER BY next, id LIMIT ?3`, login, l.now, limit)
 }
 
@@ -220,20 +262,22 @@ func (l *look) fetch(ids []string) ([]*queue.Message, error) {
 
 // next is when the next message will be due, or its lease run out.
 func (l *look) next() (time.Time, error) {
+	const waiting = "SELECT next FROM message INDEXED BY message_due WHERE held = 0 AND lease_until = 0 AND next > ?1"
 	var earliest int64
-	for _, query := range []string{
-		"SELECT next FROM message INDEXED BY message_due WHERE held = 0 AND lease_until = 0 AND next > ?1 ORDER BY " +
-			"next LIMIT 1",
-		"SELECT max(next, lease_until) FROM message INDEXED BY message_lease WHERE lease_until > 0 AND lease_until " +
-			"> ?1 AND held = 0 ORDER BY lease_until LIMIT 1",
-	} {
-		n, ok, err := l.conn.Int(query, l.now)
-		if err != nil {
-			return time.Time{}, err
-		}
-		if ok && (earliest == 0 || n < earliest) {
+	ask := func(query string, from, later int64) error {
+		n, ok, err := l.conn.Int(query, from)
+		if n += later; err == nil && ok && (earliest == 0 || n < earliest) {
 			earliest = n
 		}
+		return err
 	}
-	return l.clock.time(earliest), nil
+	err := errors.Join(
+		ask(waiting+l.ours()+" ORDER BY next LIMIT 1", l.now, 0),
+		ask("SELECT max(next, lease_until) FROM message INDEXED BY message_lease WHERE lease_until > 0 AND "+
+			"lease_until > ?1 AND held = 0 ORDER BY lease_until LIMIT 1", l.now, 0))
+	if err == nil && l.share != "" {
+		left := int64(leftFor)
+		err = ask(waiting+" AND NOT "+l.share+" ORDER BY next LIMIT 1", l.now-left, left)
+	}
+	return l.clock.time(earliest), err
 }

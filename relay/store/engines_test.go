@@ -14,6 +14,7 @@ import (
 	"postern/auth"
 	"postern/internal/testkit"
 	"postern/relay/config"
+	"postern/relay/queue"
 )
 
 // The tests of this package are of both engines: TestOnPostgreSQL runs them again with this variable. Those of what
@@ -118,3 +119,6 @@ func fileOnly(t testing.TB) {
 		t.Skip("this is of a file")
 	}
 }
+
+// attempt is the version of a message that has had so many attempts.
+func attempt(n int, id string) queue.Version { return queue.Version{ID: id, Attempts: n} }

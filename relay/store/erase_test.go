@@ -25,7 +25,7 @@ func TestDeliveredContentsAreErased(t *testing.T) {
 		if err := s.Add(t.Context(), queue.NewMessage{Message: m, Content: mail.BytesContent(content)}); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Finish(t.Context(), m.ID, "node-1", queue.Outcome{Remove: true}); err != nil {
+		if err := s.Finish(t.Context(), attempt(1, m.ID), "node-1", queue.Outcome{Remove: true}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -164,7 +164,7 @@ func fillUp(t *testing.T, s *Store) (stored []string) {
 func finishAll(t *testing.T, s *Store, ids []string) {
 	t.Helper()
 	for _, id := range ids {
-		if err := s.Finish(t.Context(), id, "node-1", queue.Outcome{Remove: true}); err != nil {
+		if err := s.Finish(t.Context(), attempt(1, id), "node-1", queue.Outcome{Remove: true}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -294,7 +294,7 @@ func TestMaxBytes(t *testing.T) {
 		t.Errorf("Writable over max_bytes: %v", err)
 	}
 	// A report replaces the message that it is about, whatever the limit says.
-	if err := s.Finish(t.Context(), n.Message.ID, "node-1",
+	if err := s.Finish(t.Context(), attempt(1, n.Message.ID), "node-1",
 		queue.Outcome{Remove: true, Reports: []queue.NewMessage{small(""), small("")}}); err != nil {
 		t.Error(err)
 	}

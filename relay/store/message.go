@@ -146,19 +146,28 @@ type location struct {
 	owner               string
 	until               int64 // of the lease, 0: none
 	next                int64
+	attempts            int64
 	held, bounce        bool
 }
 
+const findQuery = "SELECT size, chunk, chunks, lease_owner, lease_until, next, attempts, held, bounce FROM queued " +
+	"WHERE id = ?"
+
 // find locates a message, queue.ErrNotFound as a refusal where there is none.
-func find(conn db.Conn, id string) (location, error) {
-	for row, err := range conn.Rows("SELECT size, chunk, chunks, lease_owner, lease_until, next, held, bounce FROM "+
-		"queued WHERE id = ?", id) {
+func find(conn db.Conn, id string) (location, error) { return findBy(conn, findQuery, id) }
+
+// find locates a message that is to be changed, so that nobody else changes it before.
+func (t *tx) find(id string) (location, error) { return findBy(t.Conn, t.layout.find, id) }
+
+func findBy(conn db.Conn, query, id string) (location, error) {
+	for row, err := range conn.Rows(query, id) {
 		if err != nil {
 			return location{}, err
 		}
 		return location{
 			size: row.Int(0), chunk: row.Int(1), chunks: row.Int(2),
-			owner: row.Text(3), until: row.Int(4), next: row.Int(5), held: row.Bool(6), bounce: row.Bool(7),
+			owner: row.Text(3), until: row.Int(4), next: row.Int(5), attempts: row.Int(6), held: row.Bool(7),
+			bounce: row.Bool(8),
 		}, nil
 	}
 	return location{}, refuse(queue.ErrNotFound)

@@ -120,7 +120,7 @@ func (s *Store) alone(ctx context.Context) error {
 		return err
 	}
 	for _, n := range nodes {
-		if n.Alive && n.Name != s.Owner() {
+		if n.Alive && (s.member == nil || n.Name != s.member.name) {
 			return fmt.Errorf("%w: %s on %s; stop it", ErrNodeLives, n.Name, n.Host)
 		}
 	}

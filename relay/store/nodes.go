@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"postern/relay/store/internal/db"
@@ -24,8 +25,19 @@ const (
 	nodeKept  = 7 * 24 * time.Hour // what is known of one that has ended
 )
 
-// ErrNodeLives: another daemon uses the database.
-var ErrNodeLives = errors.New("another node uses this database")
+// maxNodes is the highest number of a node, and so how many of them there may be.
+const maxNodes = 63
+
+var (
+	// ErrNodeLives: other daemons use the database.
+	ErrNodeLives = errors.New("another node uses this database")
+	// ErrNodeName: another process, with another data directory, is the node of this name.
+	ErrNodeName = errors.New("another process is the node of this name")
+	// ErrNoNode: no node has this name.
+	ErrNoNode = errors.New("there is no node of this name: postern node list says which there are")
+	// ErrNoNodes: the store is a file.
+	ErrNoNodes = errors.New("there are nodes only where the store is at PostgreSQL; this one is a file of one daemon")
+)
 
 // Node is a daemon at a server, or was one.
 type Node struct {
@@ -35,6 +47,10 @@ type Node struct {
 	Started time.Time
 	Seen    time.Time
 	Alive   bool
+	Drained bool  // it takes no mail and begins no attempt, as a person has asked
+	Leads   bool  // it does what only one is to do
+	Alike   bool  // its settings are those of the leader, or of the one that started last; not of one that has ended
+	Leased  int64 // messages that it tries now
 }
 
 // membership is the row of this daemon.
@@ -43,14 +59,15 @@ type membership struct {
 	number           int64
 	leave            context.CancelFunc // ends the renewing
 	ended            chan struct{}
+	standing         atomic.Pointer[standing] // as the last beat saw it
+	changes          atomic.Int64             // of the share
 }
 
 // nodeHome is the file in a data directory that tells it from others. A process that has the lock of the directory
 // knows by it that the one before has ended.
 const nodeHome = "node.id"
 
-// joinNodes enters the daemon among the nodes, or refuses it where another one lives: what nodes share beyond the queue
-// (limits, connections to providers) is counted by each process alone in this version.
+// joinNodes enters the daemon among the nodes.
 func (s *Store) joinNodes(ctx context.Context, e *server) error {
 	home, err := homeOf(s.opts.Dir)
 	if err != nil {
@@ -68,6 +85,9 @@ func (s *Store) joinNodes(ctx context.Context, e *server) error {
 		}
 		return err
 	})
+	if err == nil {
+		err = m.beat(ctx, s.readers, e)
+	}
 	if err != nil {
 		return wrap(err, "join the nodes at %s", e.name)
 	}
@@ -78,29 +98,13 @@ func (s *Store) joinNodes(ctx context.Context, e *server) error {
 	return nil
 }
 
+// enter makes the row, or takes over the one that a process of this name has left. That one finds that the row is not
+// its own any more, if it only stood still.
 func (m *membership) enter(t *tx, host string, now int64) (number int64, err error) {
-	last := int64(0)
-	for row, err := range t.Rows("SELECT name, k, home, host, until FROM node ORDER BY k") {
-		if err != nil {
-			return 0, err
-		}
-		name, k, until := row.Text(0), row.Int(1), row.Int(4)
-		if last = max(last, k); name == m.name {
-			number = k
-		}
-		if until > now && row.Text(2) != m.home {
-			return 0, refuse(fmt.Errorf("%w: %s on %s, which was seen less than %s ago; this version runs one node at "+
-				"a time: stop it, and this one takes over", ErrNodeLives, name, row.Text(3), nodeLives))
-		}
-	}
-	if number == 0 {
-		number = last + 1
-	}
-	// Those that stood still find that their row is not theirs any more.
-	if err := t.Run("UPDATE node SET boot = '', until = 0 WHERE name <> ?", m.name); err != nil {
+	if err := forgetNodes(t, m.name, now, now-int64(nodeKept)); err != nil {
 		return 0, err
 	}
-	if err := forgetNodes(t, m.name, now-int64(nodeKept)); err != nil {
+	if number, err = m.numbered(t, now); err != nil {
 		return 0, err
 	}
 	err = t.Run(putNode, m.name, number, m.boot, m.home, host, programVersion(), now, now, now+int64(nodeLives))
@@ -110,24 +114,61 @@ func (m *membership) enter(t *tx, host string, now int64) (number int64, err err
 	return number, err
 }
 
-// forgetNodes removes the nodes but one that were last seen before a time: where machines come and go under new names
-// there are ever more of them. What they have counted goes to the row of commands.
-func forgetNodes(t *tx, but string, before int64) error {
-	const gone = "(SELECT k FROM node WHERE name <> ? AND seen < ?)"
-	err := t.Run(`UPDATE counter SET messages = counter.messages + s.messages, held = counter.held + s.held,
-		bytes = counter.bytes + s.bytes, events = counter.events + s.events, history = counter.history + s.history,
-		refusals = counter.refusals + s.refusals
+// numbered is the number that the node has, or else the lowest that is free. Where none is, the node that ended first
+// makes room.
+func (m *membership) numbered(t *tx, now int64) (int64, error) {
+	used, ended, seen := map[int64]bool{}, int64(0), int64(0)
+	for row, err := range t.Rows("SELECT name, k, home, host, until, seen FROM node ORDER BY seen DESC") {
+		if err != nil {
+			return 0, err
+		}
+		lives := row.Int(4) > now
+		switch {
+		case row.Text(0) != m.name:
+		case lives && row.Text(2) != m.home:
+			return 0, refuse(fmt.Errorf("%w: %s on %s, with another data directory, which was seen less than %s ago; "+
+				"give each machine a name of its own in [store] node, or stop that one, and this one takes over",
+				ErrNodeName, m.name, row.Text(3), nodeLives))
+		default:
+			return row.Int(1), nil
+		}
+		if used[row.Int(1)] = true; !lives {
+			ended, seen = row.Int(1), row.Int(5)
+		}
+	}
+	for k := int64(1); k <= maxNodes; k++ {
+		if !used[k] {
+			return k, nil
+		}
+	}
+	if ended == 0 {
+		return 0, refuse(fmt.Errorf("%d nodes use this database, and there may be no more of them", maxNodes))
+	}
+	return ended, forgetNodes(t, m.name, now, seen+1)
+}
+
+// forgetNodes removes the nodes but one that have ended and were last seen before a time: where machines come and go
+// under new names there are ever more of them. What they have counted goes to the row of commands.
+func forgetNodes(t *tx, but string, now, before int64) error {
+	const (
+		ended = "name <> ?1 AND until <= ?2 AND seen < ?3"
+		gone  = "(SELECT k FROM node WHERE " + ended + ")"
+	)
+	for _, query := range []string{`UPDATE counter SET messages = counter.messages + s.messages,
+		held = counter.held + s.held, bytes = counter.bytes + s.bytes, events = counter.events + s.events,
+		history = counter.history + s.history, refusals = counter.refusals + s.refusals
 		FROM (SELECT coalesce(sum(messages), 0) AS messages, coalesce(sum(held), 0) AS held,
 			coalesce(sum(bytes), 0) AS bytes, coalesce(sum(events), 0) AS events,
 			coalesce(sum(history), 0) AS history, coalesce(sum(refusals), 0) AS refusals
-			FROM counter WHERE k IN `+gone+`) s WHERE counter.k = 0`, but, before)
-	if err != nil {
-		return err
+			FROM counter WHERE k IN ` + gone + `) s WHERE counter.k = 0`,
+		"DELETE FROM counter WHERE k IN " + gone,
+		"DELETE FROM node WHERE " + ended,
+	} {
+		if err := t.Run(query, but, now, before); err != nil {
+			return err
+		}
 	}
-	if err := t.Run("DELETE FROM counter WHERE k IN "+gone, but, before); err != nil {
-		return err
-	}
-	return t.Run("DELETE FROM node WHERE name <> ? AND seen < ?", but, before)
+	return nil
 }
 
 var putNode = upsert("node", 1, "name", "k", "boot", "home", "host", "version", "started", "seen", "until")
@@ -163,70 +204,70 @@ func homeOf(dir string) (string, error) {
 	return id, err
 }
 
-// renewNode renews the row until ctx ends, or another process has it.
-func (s *Store) renewNode(ctx context.Context, e *server, m *membership) {
-	defer close(m.ended)
-	for pause(ctx, nodeBeats) == nil && s.beat(ctx, e, m) {
-	}
-}
+// owner is the name that leases of a node have, of messages and of what only one is to do. A process that begins again
+// in the same data directory may end them at once: the one before has ended. One of the same name with another
+// directory may not.
+func (m *membership) owner() string { return m.name + "/" + m.home[:min(len(m.home), ownerHome)] }
 
-// beat renews the row, and reports whether it is ours. Where it is another process's, this one begins nothing any more:
-// it takes no mail and leases none. What it has under way is its own still, by the name of the node, and ends.
-func (s *Store) beat(ctx context.Context, e *server, m *membership) (ours bool) {
-	asked, now := time.Now(), int64(0)
-	err := s.readers.read(ctx, func(conn db.Conn) (err error) {
-		now, ours, err = conn.Int(renewQuery, int64(nodeLives), m.name, m.boot)
-		return err
-	})
-	switch {
-	case err != nil: // the next one may do; who reads and writes says what is wrong
-		return true
-	case ours:
-		e.clock.set(now, asked, time.Now())
-	default:
-		err := fmt.Errorf("%w: %w: it has taken over while %s stood still; restart this one", ErrAway, ErrNodeLives,
-			m.name)
-		e.ousted.Store(&failure{err})
-		s.log.Error("another node has taken over: no more mail is taken here; restart this one", "node", m.name)
-	}
-	return ours
-}
+// ownerHome is how much of the home is in an owner, in characters.
+const ownerHome = 8
 
-const renewQuery = `UPDATE node SET seen = t.now, until = t.now + ?1
-	FROM (` + serverTime + ` AS now) t WHERE name = ?2 AND boot = ?3 RETURNING t.now`
-
-// leaveNodes says that this daemon has ended, so that another need not wait.
-func (s *Store) leaveNodes() error {
-	m := s.member
-	if m == nil {
-		return nil
-	}
-	m.leave()
-	<-m.ended
-	ctx, cancel := context.WithTimeout(context.Background(), connectFor)
-	defer cancel()
-	return s.readers.read(ctx, func(conn db.Conn) error {
-		return conn.Run("UPDATE node SET until = 0 WHERE name = ? AND boot = ?", m.name, m.boot)
-	})
-}
-
-// Nodes returns the daemons at a server, those that live first; none with SQLite.
-func (s *Store) Nodes(ctx context.Context) (all []Node, err error) {
-	if !s.opts.URL.Server() {
-		return nil, nil
-	}
-	all, err = readAll(ctx, s.readers, func(row db.Row) (Node, error) {
-		return Node{Name: row.Text(0), Host: row.Text(1), Version: row.Text(2), Started: s.clock.time(row.Int(3)),
-			Seen: s.clock.time(row.Int(4)), Alive: row.Bool(5)}, nil
-	}, `SELECT name, host, version, started, seen, (until > t.now)::int::bigint FROM node, (`+serverTime+` AS now) t
-		ORDER BY 6 DESC, k`)
-	return all, wrap(err, "list the nodes")
-}
-
-// Owner is the name that this daemon's leases have: of its node.
+// Owner is the name that this daemon's leases have.
 func (s *Store) Owner() string {
 	if s.member == nil {
 		return "local"
 	}
-	return s.member.name
+	return s.member.owner()
+}
+
+// Nodes returns the daemons at a server, those that live first; none with SQLite.
+func (s *Store) Nodes(ctx context.Context) (all []Node, err error) {
+	if !s.Shared() {
+		return nil, nil
+	}
+	var settings []string
+	all, err = readAll(ctx, s.readers, func(row db.Row) (Node, error) {
+		settings = append(settings, row.Text(9))
+		return Node{Name: row.Text(0), Host: row.Text(1), Version: row.Text(2), Started: s.clock.time(row.Int(3)),
+			Seen: s.clock.time(row.Int(4)), Alive: row.Bool(5), Drained: row.Bool(6), Leads: row.Bool(7),
+			Leased: row.Int(8)}, nil
+	}, listNodes)
+	model := -1
+	for i, n := range all {
+		if settings[i] != "" && n.Alive && (model < 0 || n.Leads ||
+			!all[model].Leads && n.Started.After(all[model].Started)) {
+			model = i
+		}
+	}
+	for i := range all {
+		all[i].Alike = all[i].Alive && (model < 0 || settings[i] == "" || settings[i] == settings[model])
+	}
+	return all, wrap(err, "list the nodes")
+}
+
+var listNodes = fmt.Sprintf(`SELECT n.name, host, version, started, seen, (n.until > t.now)::int::bigint, drained,
+		(coalesce(l.until > t.now, false))::int::bigint, coalesce(m.leased, 0), settings
+	FROM (SELECT *, name || '/' || substring(home from 1 for %d) AS owner FROM node) n
+	CROSS JOIN (%s AS now) t
+	LEFT JOIN leader l ON l.node = n.owner
+	LEFT JOIN (SELECT lease_owner, count(*) AS leased FROM message, (%[2]s AS now) t2
+		WHERE lease_until > 0 AND lease_until > t2.now GROUP BY lease_owner) m ON m.lease_owner = n.owner
+	ORDER BY 6 DESC, n.k`, ownerHome, serverTime)
+
+// DrainNode has a node take no mail and begin no attempt, or has it work again. It holds over a restart. ErrNoNode: there
+// is none of this name; ErrNoNodes: the store is a file.
+func (s *Store) DrainNode(ctx context.Context, name string, on bool) error {
+	if !s.Shared() {
+		return ErrNoNodes
+	}
+	err := s.write(ctx, func(t *tx) error {
+		if err := t.Run("UPDATE node SET drained = ? WHERE name = ?", on, name); err != nil {
+			return err
+		}
+		if t.Changes() == 0 {
+			return refuse(ErrNoNode)
+		}
+		return nil
+	})
+	return wrap(err, "drain node %s", name)
 }

@@ -224,7 +224,7 @@ func (s *Store) Bounce(ctx context.Context, f queue.Filter, now time.Time) (int6
 // Delete implements queue.Store.
 func (s *Store) Delete(ctx context.Context, f queue.Filter) (int64, error) {
 	return s.act(ctx, "delete", f, func(t *tx, id string) (bool, error) {
-		p, err := find(t.Conn, id)
+		p, err := t.find(id)
 		if _, gone := err.(refusal); gone || err == nil && p.leased(s.clock.nano(time.Now())) {
 			return false, nil
 		}

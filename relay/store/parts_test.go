@@ -46,7 +46,7 @@ func TestPartsAreDropped(t *testing.T) {
 	for i := range partFew + 1 {
 		add(fmt.Sprint("many", i), 60*time.Hour, false)
 	}
-	if err := s.Finish(t.Context(), "done", "a", queue.Outcome{Remove: true}); err != nil {
+	if err := s.Finish(t.Context(), attempt(1, "done"), "a", queue.Outcome{Remove: true}); err != nil {
 		t.Fatal(err)
 	}
 	drop(2, 4) // of done, and of old, which is moved
@@ -63,7 +63,7 @@ func TestPartsAreDropped(t *testing.T) {
 			t.Errorf("%s: %d octets, %v", id, len(b), err)
 		}
 	}
-	if err := s.Finish(t.Context(), "tried", "a", queue.Outcome{Remove: true}); err != nil {
+	if err := s.Finish(t.Context(), attempt(1, "tried"), "a", queue.Outcome{Remove: true}); err != nil {
 		t.Fatal(err)
 	}
 	drop(1, 3)
@@ -82,7 +82,7 @@ func TestPartIsMadeAgain(t *testing.T) {
 		}
 	}
 	add("m1")
-	if err := s.Finish(t.Context(), "m1", "a", queue.Outcome{Remove: true}); err != nil {
+	if err := s.Finish(t.Context(), attempt(1, "m1"), "a", queue.Outcome{Remove: true}); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := s.DropContents(t.Context()); err != nil || n != 1 {

@@ -75,26 +75,26 @@ func fullQueue(have, most int64) error {
 }
 
 // Lease implements queue.Store.
-func (s *Store) Lease(ctx context.Context, id, owner string, now, until time.Time) error {
+func (s *Store) Lease(ctx context.Context, v queue.Version, owner string, now, until time.Time) error {
 	if owner == "" {
-		return fmt.Errorf("lease %s: a lease needs an owner", id)
+		return fmt.Errorf("lease %s: a lease needs an owner", v.ID)
 	}
 	if e, ok := s.engine.(*server); ok {
 		if f := e.ousted.Load(); f != nil {
-			return fmt.Errorf("lease %s: %w", id, f.error)
+			return fmt.Errorf("lease %s: %w", v.ID, f.error)
 		}
 	}
-	return s.change(ctx, "lease", id, leaseBulk{id, owner, now, until}, func(t *tx) error {
-		p, err := find(t.Conn, id)
+	return s.change(ctx, "lease", v.ID, leaseBulk{v, owner, now, until}, func(t *tx) error {
+		p, err := t.find(v.ID)
 		if err != nil {
 			return err
 		}
-		if p.held || p.leased(s.clock.nano(now)) && p.owner != owner {
+		begun := p.attempts == int64(v.Attempts)+1 && p.until > 0 && p.owner == owner
+		if p.held || !begun && (p.attempts != int64(v.Attempts) || p.leased(s.clock.nano(now))) {
 			return refuse(queue.ErrNotFound)
 		}
-		return t.Run("UPDATE message SET attempts = attempts + 1, lease_owner = ?, lease_until = ?, waiting_for = "+
-			"'' WHERE id = ?",
-			owner, max(s.clock.nano(until), 1), id)
+		return t.Run("UPDATE message SET attempts = ?, lease_owner = ?, lease_until = ?, waiting_for = '' WHERE id = ?",
+			v.Attempts+1, owner, max(s.clock.nano(until), 1), v.ID)
 	})
 }
 
@@ -106,64 +106,88 @@ func (s *Store) change(ctx context.Context, what, id string, together bulk, run 
 	return nil
 }
 
-// ours finds a message whose lease belongs to owner, also one that ran out and that nobody else took.
-func ours(t *tx, id, owner string) (location, error) {
-	p, err := find(t.Conn, id)
+// ours finds a version of a message whose lease belongs to owner, also one that ran out and that nobody else took.
+func ours(t *tx, v queue.Version, owner string) (location, error) {
+	p, err := t.find(v.ID)
 	if err != nil {
 		return p, err
 	}
-	if p.until == 0 || p.owner != owner {
+	if p.until == 0 || p.owner != owner || p.attempts != int64(v.Attempts) {
 		return p, refuse(queue.ErrNotFound)
 	}
 	return p, nil
 }
 
 // Extend implements queue.Store.
-func (s *Store) Extend(ctx context.Context, id, owner string, until time.Time) error {
-	return s.change(ctx, "extend the lease of", id, extendBulk{id, owner, until}, func(t *tx) error {
-		if _, err := ours(t, id, owner); err != nil {
+func (s *Store) Extend(ctx context.Context, v queue.Version, owner string, until time.Time) error {
+	return s.change(ctx, "extend the lease of", v.ID, extendBulk{v, owner, until}, func(t *tx) error {
+		if _, err := ours(t, v, owner); err != nil {
 			return err
 		}
-		return t.Run("UPDATE message SET lease_until = ? WHERE id = ?", max(s.clock.nano(until), 1), id)
+		return t.Run("UPDATE message SET lease_until = ? WHERE id = ?", max(s.clock.nano(until), 1), v.ID)
 	})
 }
 
 // Finish implements queue.Store. It is let through when Add is not: what leaves makes room.
-func (s *Store) Finish(ctx context.Context, id, owner string, o queue.Outcome) error {
-	reports, size, err := newRows(o.Reports)
-	if err != nil {
-		return fmt.Errorf("finish %s: %w", id, err)
+func (s *Store) Finish(ctx context.Context, v queue.Version, owner string, o queue.Outcome) error {
+	f, size, err := newFinish(v, owner, o)
+	if err == nil {
+		err = s.writer.do(ctx, &op{cost: size, bulk: f, run: func(t *tx) error {
+			p, err := ours(t, v, owner)
+			if err != nil {
+				return err
+			}
+			return s.settle(t, p, f)
+		}})
 	}
-	var recipients, reply []byte
-	if !o.Remove {
-		recipients, reply = encodeRecipients(nil, o.Recipients), encodeReply(o.LastReply)
-	}
-	together := finishBulk{id, owner, o, recipients, reply}
-	err = s.writer.do(ctx, &op{cost: size, bulk: together, run: func(t *tx) error {
-		p, err := ours(t, id, owner)
-		if err != nil {
-			return err
-		}
-		if o.Remove {
-			err = p.remove(t, id)
-		} else {
-			err = p.record(t, id, o, recipients, reply)
-		}
-		if err != nil {
-			return err
-		}
-		return s.insertAll(t, reports)
-	}})
-	return wrap(err, "finish %s", id)
+	return wrap(err, "finish %s", v.ID)
 }
 
-// record writes the outcome of a message that stays, and ends its lease.
-func (p location) record(t *tx, id string, o queue.Outcome, recipients, reply []byte) error {
+// Record implements queue.Store. It is rare, and never part of a batch.
+func (s *Store) Record(ctx context.Context, v queue.Version, owner string, o queue.Outcome) error {
+	f, size, err := newFinish(v, owner, o)
+	if err == nil {
+		err = s.writer.do(ctx, &op{cost: size, run: func(t *tx) error {
+			p, err := t.find(v.ID)
+			if err != nil {
+				return err
+			}
+			if p.attempts != int64(v.Attempts) {
+				return refuse(queue.ErrNotFound)
+			}
+			if err := t.Run("UPDATE message SET attempts = attempts + 1 WHERE id = ?", v.ID); err != nil {
+				return err
+			}
+			return s.settle(t, p, f)
+		}})
+	}
+	return wrap(err, "record the late outcome of %s", v.ID)
+}
+
+// settle writes an outcome, with its reports.
+func (s *Store) settle(t *tx, p location, f finishBulk) (err error) {
+	if f.outcome.Remove {
+		err = p.remove(t, f.v.ID)
+	} else {
+		err = p.record(t, f)
+	}
+	if err != nil {
+		return err
+	}
+	return s.insertAll(t, f.reports)
+}
+
+// record writes the outcome of a message that stays, and ends its lease unless that is somebody else's.
+func (p location) record(t *tx, f finishBulk) error {
+	o, id := f.outcome, f.v.ID
+	if p.until > 0 && p.owner != f.owner {
+		return t.Run(t.layout.recordLate, id, f.recipients, f.reply)
+	}
 	next := t.clock.nano(o.NextAttempt)
 	if p.bounce {
 		next = min(next, p.next) // asked for while the attempt ran: not put off by it
 	}
-	return t.Run(t.layout.record, id, recipients, next, o.WaitingFor, o.Warned, reply)
+	return t.Run(t.layout.record, id, f.recipients, next, o.WaitingFor, o.Warned, f.reply)
 }
 
 // actionBatch is how many messages one transaction of Postpone, Wake or an operator's action changes, so
@@ -171,17 +195,17 @@ func (p location) record(t *tx, id string, o queue.Outcome, recipients, reply []
 const actionBatch = 250
 
 // Postpone implements queue.Store.
-func (s *Store) Postpone(ctx context.Context, ids []string, until time.Time, waitingFor string) error {
-	for len(ids) > 0 {
-		n := min(len(ids), actionBatch)
-		batch := ids[:n]
-		ids = ids[n:]
+func (s *Store) Postpone(ctx context.Context, vs []queue.Version, until time.Time, waitingFor string) error {
+	for len(vs) > 0 {
+		n := min(len(vs), actionBatch)
+		batch := vs[:n]
+		vs = vs[n:]
 		err := s.write(ctx, func(t *tx) error {
 			now := s.clock.nano(time.Now())
-			for _, id := range batch {
+			for _, v := range batch {
 				err := t.Run(`UPDATE message SET next = ?, waiting_for = ?, lease_owner = '', lease_until = 0
-					WHERE id = ? AND held = 0 AND bounce = 0 AND lease_until <= ?`,
-					s.clock.nano(until), waitingFor, id, now)
+					WHERE id = ? AND attempts = ? AND held = 0 AND bounce = 0 AND lease_until <= ?`,
+					s.clock.nano(until), waitingFor, v.ID, v.Attempts, now)
 				if err != nil {
 					return err
 				}

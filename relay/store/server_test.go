@@ -116,7 +116,7 @@ func (r *traffic) one(id string, finish bool) {
 		}
 	}
 	if err == nil && finish {
-		err = r.s.Finish(context.Background(), id, "a", queue.Outcome{Remove: true})
+		err = r.s.Finish(context.Background(), attempt(1, id), "a", queue.Outcome{Remove: true})
 		r.note(id, false, true, err)
 	}
 }
@@ -299,11 +299,15 @@ func TestLostAnswers(t *testing.T) {
 		kept := queue.Outcome{NextAttempt: now.Add(time.Hour), Recipients: small("").Message.Recipients, WaitingFor: id}
 		return []func() error{
 			func() error { return s.Add(t.Context(), small(id), small(id+"-2")) },
-			func() error { return s.Lease(t.Context(), id, "a", now.Add(time.Minute), now.Add(time.Hour)) },
-			func() error { return s.Extend(t.Context(), id, "a", now.Add(2*time.Hour)) },
-			func() error { return s.Finish(t.Context(), id, "a", kept) },
-			func() error { return s.Lease(t.Context(), id, "a", now.Add(3*time.Hour), now.Add(4*time.Hour)) },
-			func() error { return s.Finish(t.Context(), id, "a", queue.Outcome{Remove: true}) },
+			func() error {
+				return s.Lease(t.Context(), attempt(0, id), "a", now.Add(time.Minute), now.Add(time.Hour))
+			},
+			func() error { return s.Extend(t.Context(), attempt(1, id), "a", now.Add(2*time.Hour)) },
+			func() error { return s.Finish(t.Context(), attempt(1, id), "a", kept) },
+			func() error {
+				return s.Lease(t.Context(), attempt(1, id), "a", now.Add(3*time.Hour), now.Add(4*time.Hour))
+			},
+			func() error { return s.Finish(t.Context(), attempt(2, id), "a", queue.Outcome{Remove: true}) },
 		}
 	}
 	for name, lose := range map[string]func() <-chan struct{}{
@@ -320,13 +324,14 @@ func TestLostAnswers(t *testing.T) {
 			<-lost
 		}
 		lost := lose()
-		err := s.Finish(t.Context(), name, "a", queue.Outcome{NextAttempt: now})
+		err := s.Finish(t.Context(), attempt(1, name), "a", queue.Outcome{NextAttempt: now})
 		if !errors.Is(err, queue.ErrNotFound) {
 			t.Errorf("%s: a message that is gone: %v", name, err)
 		}
 		<-lost
 		lost = lose()
-		if err := s.Lease(t.Context(), name, "a", now, now.Add(time.Hour)); !errors.Is(err, queue.ErrNotFound) {
+		err = s.Lease(t.Context(), attempt(0, name), "a", now, now.Add(time.Hour))
+		if !errors.Is(err, queue.ErrNotFound) {
 			t.Errorf("%s: a message that is gone: %v", name, err)
 		}
 		<-lost
@@ -336,8 +341,8 @@ func TestLostAnswers(t *testing.T) {
 		if st, err := s.Stats(t.Context()); err != nil || st.Messages != 1 {
 			t.Errorf("%s: %+v, %v", name, st, err)
 		}
-		if err := errors.Join(s.Lease(t.Context(), name+"-2", "a", now, now.Add(time.Hour)),
-			s.Finish(t.Context(), name+"-2", "a", queue.Outcome{Remove: true})); err != nil {
+		if err := errors.Join(s.Lease(t.Context(), attempt(0, name+"-2"), "a", now, now.Add(time.Hour)),
+			s.Finish(t.Context(), attempt(1, name+"-2"), "a", queue.Outcome{Remove: true})); err != nil {
 			t.Error(err)
 		}
 	}
@@ -442,7 +447,7 @@ func TestServerTurnsReadOnly(t *testing.T) {
 	for name, write := range map[string]func() error{
 		"Add":     func() error { return s.Add(t.Context(), leased("m2")) },
 		"AddUser": func() error { return s.AddUser(t.Context(), auth.User{Login: "anna"}) },
-		"Finish":  func() error { return s.Finish(t.Context(), "m1", "a", queue.Outcome{Remove: true}) },
+		"Finish":  func() error { return s.Finish(t.Context(), attempt(1, "m1"), "a", queue.Outcome{Remove: true}) },
 	} {
 		err := write()
 		if !errors.Is(err, ErrAway) || errors.Is(err, errDoubt) || !strings.Contains(err.Error(), "read-only") {
@@ -657,7 +662,7 @@ func TestServerBehindPooler(t *testing.T) {
 		t.Error(err)
 	}
 	interrupted(t, s)
-	if err := s.Finish(t.Context(), "large", "a", queue.Outcome{Remove: true}); err != nil {
+	if err := s.Finish(t.Context(), attempt(1, "large"), "a", queue.Outcome{Remove: true}); err != nil {
 		t.Error(err)
 	}
 	bouncer.Kill()
@@ -804,16 +809,16 @@ func TestHeldLocks(t *testing.T) {
 		other.Run("SELECT FROM message WHERE id = ? FOR UPDATE", "m1")); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Finish(t.Context(), "m1", "a", queue.Outcome{Remove: true}); db.KindOf(err) != db.Busy {
+	if err := s.Finish(t.Context(), attempt(1, "m1"), "a", queue.Outcome{Remove: true}); db.KindOf(err) != db.Busy {
 		t.Errorf("while its row is locked: %v", err)
 	}
-	if err := s.Finish(t.Context(), "m2", "a", queue.Outcome{Remove: true}); err != nil {
+	if err := s.Finish(t.Context(), attempt(1, "m2"), "a", queue.Outcome{Remove: true}); err != nil {
 		t.Errorf("another message: %v", err)
 	}
 	if err := other.Run("COMMIT"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Finish(t.Context(), "m1", "a", queue.Outcome{Remove: true}); err != nil {
+	if err := s.Finish(t.Context(), attempt(1, "m1"), "a", queue.Outcome{Remove: true}); err != nil {
 		t.Errorf("when its row is free: %v", err)
 	}
 	if st, err := s.Stats(t.Context()); err != nil || st.Messages != 3 {

@@ -66,7 +66,7 @@ func benchCounted(b *testing.B, s *Store, r *trace.Recorder, i int64) {
 	r.Record(e)
 	e.Kind, e.Upstream, e.Class, e.Age, e.Octets = trace.Delivered, "office", "delivered", time.Second, 4000
 	r.Record(e)
-	if err := s.Finish(b.Context(), m.ID, "node-1", queue.Outcome{Remove: true}); err != nil {
+	if err := s.Finish(b.Context(), attempt(1, m.ID), "node-1", queue.Outcome{Remove: true}); err != nil {
 		b.Error(err)
 	}
 }

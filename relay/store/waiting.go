@@ -25,8 +25,8 @@ func (s *Store) Wake(ctx context.Context, waitingFor string, now time.Time, limi
 				return err
 			}
 			for _, id := range ids {
-				if err := t.Run("UPDATE message SET next = ?, waiting_for = '' WHERE id = ?", s.clock.nano(now),
-					id); err != nil {
+				if err := t.Run("UPDATE message SET next = ?, waiting_for = '' WHERE id = ? AND waiting_for = ?",
+					s.clock.nano(now), id, waitingFor); err != nil {
 					return err
 				}
 			}
