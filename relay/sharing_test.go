@@ -119,8 +119,9 @@ func TestNodesShowOnePause(t *testing.T) {
 		}
 		return nil
 	}
-	a := newRigAt(t, p, testkit.SharedPostgreSQL(t).NewDatabase(t), "")
-	b := a.beside("node-2", "")
+	const retry = "[delivery]\nretry = [\"1s\"]\n"
+	a := newRigAt(t, p, testkit.SharedPostgreSQL(t).NewDatabase(t), retry)
+	b := a.beside("node-2", retry)
 	if _, err := a.send("anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +142,7 @@ func TestNodesShowOnePause(t *testing.T) {
 	wrong = false
 	mu.Unlock()
 
-	b.write("upstream:max_message_size = \"20MB\"\n")
+	b.write("upstream:max_message_size = \"20MB\"\n" + retry)
 	if err := b.server.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
