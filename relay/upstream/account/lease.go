@@ -51,6 +51,7 @@ type lease struct {
 
 	probes      bool // the right to probe is here
 	probeWanted time.Time
+	barred      bool // somebody wanted to probe, and had not the right
 }
 
 // ask has the account settled at once, unless that was asked for a moment ago: then the next look tells.
@@ -116,6 +117,7 @@ func (a *account[H]) mayProbe(now time.Time) bool {
 	if l.probes && now.Before(l.ends) {
 		return true
 	}
+	l.barred = true
 	l.ask(now)
 	return false
 }

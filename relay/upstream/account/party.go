@@ -214,6 +214,9 @@ func (p *party[H]) apply(a *account[H], now time.Time, c *clock, d *draft, answe
 		more = a.pace[i].learn(l, now, c, current) || more
 	}
 	a.shed(now)
+	if l.barred && l.known.Probe == "" { // who had the right has not used it
+		l.barred, more = false, true
+	}
 	return more || a.places(now) > places || l.probes && !probed
 }
 
