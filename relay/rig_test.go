@@ -38,6 +38,7 @@ func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
 // provider is an upstream: every hook may refuse, wait or look.
 type provider struct {
 	t       *testing.T
+	fake    *fakesmtp.Server
 	address string
 	caFile  string
 
@@ -71,7 +72,7 @@ func newProvider(t *testing.T) *provider {
 	if _, err := fake.Listen(); err != nil {
 		t.Fatal(err)
 	}
-	p.address = fake.Addr()
+	p.fake, p.address = fake, fake.Addr()
 	t.Cleanup(fake.Close)
 	return p
 }
