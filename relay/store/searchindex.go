@@ -36,9 +36,9 @@ type Indexer struct {
 	s       *Store
 	owns    bool      // the index is this one's
 	lost    time.Time // when another one had taken it over
-	commits uint64 // of the store, when it was last looked at
-	told    uint64 // events that the store had got then
-	own     uint64 // since then, by the indexer itself
+	commits uint64    // of the store, when it was last looked at
+	told    uint64    // events that the store had got then
+	own     uint64    // since then, by the indexer itself
 	looked  time.Time
 	asked   map[int64]rewriting
 	swept   int64 // epoch in which nothing is left over of segments that are gone
