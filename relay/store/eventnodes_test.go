@@ -80,6 +80,16 @@ func TestEventsOfWrongClock(t *testing.T) {
 			t.Errorf("event %d, %s: %s late", i, e.Detail, late)
 		}
 	}
+	// A node shows times, and is asked for them, by its own clock.
+	ahead := now.Add(time.Hour)
+	if events, err := wrong.Events(t.Context(), trace.Query{Since: ahead.Add(-time.Minute)}); err != nil ||
+		len(events) != 4 || events[0].Time.Sub(ahead).Abs() > time.Minute {
+		t.Errorf("%+v, %v", events, err)
+	}
+	a, err := wrong.Search(t.Context(), trace.Search{Since: ahead.Add(-time.Minute)})
+	if err != nil || len(a.Found) != 1 || a.Found[0].Last.Sub(ahead).Abs() > time.Minute {
+		t.Errorf("%+v, %v", a, err)
+	}
 }
 
 // locked waits until somebody's statement waits for a row that another transaction has.

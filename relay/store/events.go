@@ -201,12 +201,16 @@ const eventLimit = 200
 // Events returns the newest events that match, oldest first. Addresses are compared without regard to
 // case.
 func (s *Store) Events(ctx context.Context, q trace.Query) (events []trace.Event, err error) {
+	q.Since, q.Until = s.clock.there(q.Since), s.clock.there(q.Until)
 	err = s.lookups.read(ctx, func(conn db.Conn) error {
 		events, err = selectEvents(conn, q)
 		return err
 	})
 	if err == nil {
 		events, err = s.withHashed(ctx, q, events)
+	}
+	for i := range events {
+		events[i].Time = s.clock.here(events[i].Time)
 	}
 	return events, wrap(err, "search the trace")
 }

@@ -12,8 +12,8 @@ import (
 // node are.
 const nodeNumbers = 64
 
-// number implements engine. Times are by the clock of the database, so that what nodes do stands in the order in which
-// they did it, and the last bits are the node's, so that no two write one number.
+// number implements engine. Its time is by the clock of the database, so that what nodes do stands in the order in
+// which they did it, and the last bits are the node's, so that no two write one number. Who reads gets it by their own.
 func (s *server) number(t time.Time) (n, step int64) {
 	return s.clock.nano(t)&^(nodeNumbers-1) | s.eventBits(), nodeNumbers
 }
