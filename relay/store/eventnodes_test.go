@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"postern/internal/testkit"
+	"postern/relay/stats"
 	"postern/relay/trace"
 )
 
@@ -259,5 +260,43 @@ func TestBoundsOfTheIndexOnlyGrow(t *testing.T) {
 	}
 	if now := indexed(t, s); now.high != behind+int64(time.Hour) {
 		t.Errorf("%+v", now)
+	}
+}
+
+// Sums of which it was not known whether they are written are added once, whether they were or not; and those of
+// several nodes are added up.
+func TestStatisticsInDoubt(t *testing.T) {
+	once(t)
+	pg := testkit.SharedPostgreSQL(t)
+	gate := testkit.NewGate(t, pg.Address())
+	url := pg.NewDatabase(t)
+	o := ofServer(t, gate.URL(url), "a", true)
+	o.limits.outcome = 1 // it is not asked what became of it
+	s, other := open(t, o), asNode(t, url, 2)
+	hour := eventTime.Unix() / 3600
+	add := func(s *Store) error {
+		return s.AddStatisticsNow(t.Context(), []stats.Sum{{Cell: stats.Cell{Hour: hour, By: stats.Login, Key: "anna"},
+			Counts: stats.Counts{Messages: 1}}})
+	}
+	adds := int64(0)
+	for _, lose := range []func() <-chan struct{}{
+		func() <-chan struct{} { return gate.LoseAnswer("COMMIT") },
+		func() <-chan struct{} { return gate.LoseAnswer("INTO stat_count") }, // it does not come to the commit
+	} {
+		lost := lose()
+		if err := add(s); err != nil {
+			t.Fatal(err)
+		}
+		<-lost
+		if err := add(other); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "others are added", func() bool { return add(s) == nil })
+		adds += 3
+		table, err := other.Statistics(t.Context(), stats.Query{By: stats.Login, Since: eventTime.Add(-time.Hour),
+			Until: eventTime.Add(time.Hour), Step: stats.Total}, eventTime.Add(2*time.Hour))
+		if err != nil || len(table.Rows) != 1 || table.Rows[0].Messages != adds {
+			t.Errorf("%d were added: %+v, %v", adds, table, err)
+		}
 	}
 }

@@ -90,6 +90,7 @@ type Store struct {
 	privacy atomic.Pointer[privacyInForce] // nil: addresses are kept
 	told    atomic.Uint64                  // events that were appended here
 	doubted doubted
+	sums    doubtedSums
 	pace    *pace // of people who search; nil: they are in another process than mail
 
 	member   *membership    // among the nodes; nil: SQLite, or a command
