@@ -118,7 +118,8 @@ func (s *Store) ForgetDevice(ctx context.Context, f devices.Forgotten) error {
 		if n >= devices.MostForgotten {
 			return refuse(ErrTooMany)
 		}
-		return t.Run("INSERT INTO device_forgotten VALUES (?, ?, ?)", f.Listener, f.Address.String(), s.clock.nano(f.At))
+		return t.Run("INSERT INTO device_forgotten VALUES (?, ?, ?)", f.Listener, f.Address.String(),
+			s.clock.nano(f.At))
 	})
 	return wrap(err, "forget a device")
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
 	"postern/internal/testkit"
 	"postern/relay/stats"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -298,5 +301,69 @@ func TestStatisticsInDoubt(t *testing.T) {
 		if err != nil || len(table.Rows) != 1 || table.Rows[0].Messages != adds {
 			t.Errorf("%d were added: %+v, %v", adds, table, err)
 		}
+	}
+}
+
+// While two nodes write events of all times, and one of them indexes, nothing is missing from the index in the end.
+func TestIndexOfBusyNodes(t *testing.T) {
+	once(t)
+	url := testkit.SharedPostgreSQL(t).NewDatabase(t)
+	leader, other := asNode(t, url, 1), asNode(t, url, 2)
+	x := newTestIndexer(leader)
+	const writes, each = 60, 20
+	var nodes sync.WaitGroup
+	for i, s := range []*Store{leader, other} {
+		nodes.Go(func() {
+			for n := range writes {
+				var events []trace.Event
+				for k := range each {
+					// It comes after what was written before, or far before.
+					at := time.Duration(n*each+k*(k%3)*each) * time.Second
+					events = append(events, trace.Event{Time: eventTime.Add(at), Kind: trace.Delivered,
+						ID: fmt.Sprintf("word%dx%dx%d", i, n, k)})
+				}
+				if err := s.AppendEventsNow(context.WithoutCancel(t.Context()), events); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() {
+		nodes.Wait()
+		close(done)
+	}()
+	for going := true; going; {
+		select {
+		case <-done:
+			going = false
+		default:
+			x.work(t, false)
+		}
+	}
+	x.all(t)
+	indexed := map[int64]bool{}
+	if err := other.readers.read(t.Context(), func(conn db.Conn) error {
+		all, err := readSegments(conn)
+		for _, s := range all {
+			docs, err := readDocs(conn, s)
+			if err != nil {
+				return err
+			}
+			for _, n := range docs {
+				indexed[n] = true
+			}
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range testkit.SQL(t, url, "SELECT n FROM event") {
+		if n, err := strconv.ParseInt(row[0], 10, 64); err != nil || !indexed[n] {
+			t.Errorf("event %d is not in the index: %v", n, err)
+		}
+	}
+	if len(indexed) != 2*writes*each {
+		t.Errorf("%d events are indexed", len(indexed))
 	}
 }

@@ -105,6 +105,8 @@ func (s *Store) addDoubted(ctx context.Context, lazy bool) error {
 	return err
 }
 
+var putStatsMark = upsert("stat_count", 1, "name", "n")
+
 // statsMark is the row of the last mark of a node.
 func statsMark(t *tx) string { return fmt.Sprint("node ", t.counter) }
 
@@ -114,8 +116,7 @@ func (s *Store) addMarked(ctx context.Context, m markedSums, lazy bool) error {
 		if err := addSums(t, m.sums); err != nil || !s.Shared() {
 			return err
 		}
-		return t.Run("INSERT INTO stat_count VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET n = excluded.n", statsMark(t),
-			m.mark)
+		return t.Run(putStatsMark, statsMark(t), m.mark)
 	}})
 	if errors.Is(err, errDoubt) {
 		s.sums.last = &m

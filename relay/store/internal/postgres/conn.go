@@ -168,8 +168,8 @@ func (s *Server) look(ctx context.Context, pg *pgconn.PgConn) error {
 			"turn it on in postgresql.conf", kind: db.Refused}
 	}
 	if s.Pooled && said[7] != isolation {
-		return &Error{Msg: fmt.Sprintf("default_transaction_isolation is %s, which cannot be changed through the pooler: "+
-			"set it to %s for the role", said[7], isolation), kind: db.Refused}
+		return &Error{Msg: fmt.Sprintf("default_transaction_isolation is %s, which cannot be changed through the "+
+			"pooler: set it to %s for the role", said[7], isolation), kind: db.Refused}
 	}
 	return nil
 }
