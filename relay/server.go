@@ -233,7 +233,7 @@ func (s *Server) open(ctx context.Context, c *config.Config) (err error) {
 	if s.opened, err = s.store.Generations(ctx); err != nil {
 		return err
 	}
-	s.opened[relaystore.TopicTraceAsked] = s.opened[s.store.TraceAnswered()] // asked before we listened
+	s.opened[relaystore.TopicTraceAsked] = s.opened[relaystore.TopicTraceAnswered] // asked before we listened
 	if s.access, err = NewAccess(ctx, c, s.store, s.log); err != nil {
 		return err
 	}

@@ -50,6 +50,21 @@ func (c *clock) nano(t time.Time) int64 {
 	return n + c.ahead()
 }
 
+// there is a time of ours by the clock of the database, and here the other way round; a zero time stays one.
+func (c *clock) there(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return fromNano(c.nano(t))
+}
+
+func (c *clock) here(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return c.time(unixNano(t))
+}
+
 // time is a stored time by our clock.
 func (c *clock) time(n int64) time.Time {
 	if n == 0 || n == math.MinInt64 || n == math.MaxInt64 {

@@ -219,7 +219,7 @@ func TestHistoryIsCountedByTheMigration(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if err := row.insert(tx.Conn); err != nil {
+			if err := row.insert(tx); err != nil {
 				return err
 			}
 		}

@@ -168,8 +168,6 @@ func forgetNodes(t *tx, but string, now, before int64) error {
 			coalesce(sum(history), 0) AS history, coalesce(sum(refusals), 0) AS refusals
 			FROM counter WHERE k IN ` + gone + `) s WHERE counter.k = 0`,
 		"DELETE FROM counter WHERE k IN " + gone,
-		"DELETE FROM generation WHERE topic IN (SELECT '" + TopicTraceAnswered + "/' || name FROM node WHERE " + ended +
-			")",
 		"DELETE FROM alert_told WHERE node IN (SELECT name FROM node WHERE " + ended + ")",
 		"DELETE FROM node WHERE " + ended,
 	} {

@@ -5,6 +5,7 @@ package store
 const schemaNodes = `
 ALTER TABLE node ADD COLUMN drained  bigint NOT NULL DEFAULT 0;  -- it takes no mail and begins no attempt
 ALTER TABLE node ADD COLUMN settings bytea  NOT NULL DEFAULT ''; -- a digest of its configuration
+ALTER TABLE node ADD COLUMN answered bigint NOT NULL DEFAULT 0;  -- see AnswerEvents
 CREATE TABLE leader (
 	k     bigint PRIMARY KEY, -- 1
 	node  bytea  NOT NULL,
