@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"postern/internal/testkit"
+	"postern/relay/privacy"
 	"postern/relay/stats"
 	"postern/relay/store/internal/db"
 	"postern/relay/trace"
@@ -133,9 +135,10 @@ func TestIndexWaitsForBatchesOfOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			written := make(chan error)
+			late := trace.Event{Kind: trace.Delivered, Time: eventTime.Add(30 * time.Second), ID: "late",
+				To: "late@gmail.com"}
 			go func() {
-				written <- other.AppendEventsNow(context.WithoutCancel(t.Context()), []trace.Event{{Kind: trace.Delivered,
-					Time: eventTime.Add(30 * time.Second), ID: "late", To: "late@gmail.com"}})
+				written <- other.AppendEventsNow(context.WithoutCancel(t.Context()), []trace.Event{late})
 			}()
 			locked(t, url)
 			for range 3 {
@@ -300,6 +303,27 @@ func TestStatisticsInDoubt(t *testing.T) {
 			Until: eventTime.Add(time.Hour), Step: stats.Total}, eventTime.Add(2*time.Hour))
 		if err != nil || len(table.Rows) != 1 || table.Rows[0].Messages != adds {
 			t.Errorf("%d were added: %+v, %v", adds, table, err)
+		}
+	}
+}
+
+// An event that is written so late that the pass which hides addresses may have gone by is written without them.
+func TestLateEventsAreHidden(t *testing.T) {
+	once(t)
+	s := asNode(t, testkit.SharedPostgreSQL(t).NewDatabase(t), 1)
+	const after = 24 * time.Hour
+	if err := s.UsePrivacy(t.Context(), privacy.Rules{Recipients: privacy.Cut}, after); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for name, test := range map[string]struct {
+		age    time.Duration
+		hidden bool
+	}{"late": {after, true}, "in time": {time.Hour, false}} {
+		appendEvents(t, s, trace.Event{Kind: trace.Delivered, ID: name, Time: now.Add(-test.age), To: "bob@gmail.com"})
+		events, err := s.Events(t.Context(), trace.Query{ID: name})
+		if err != nil || len(events) != 1 || strings.Contains(events[0].To, "bob") == test.hidden {
+			t.Errorf("%s: %+v, %v", name, events, err)
 		}
 	}
 }
