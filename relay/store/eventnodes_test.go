@@ -391,3 +391,19 @@ func TestIndexOfBusyNodes(t *testing.T) {
 		t.Errorf("%d events are indexed", len(indexed))
 	}
 }
+
+// An answer that took long says that a clock is ahead only where it is by more than the answer may have waited.
+func TestClockOfASlowAnswer(t *testing.T) {
+	now := time.Now()
+	for _, test := range []struct{ ahead, took, want time.Duration }{
+		{90 * time.Millisecond, 200 * time.Millisecond, 0},
+		{90 * time.Millisecond, 10 * time.Millisecond, 90 * time.Millisecond},
+		{time.Hour, 200 * time.Millisecond, time.Hour},
+	} {
+		var c clock
+		c.set(now.Add(test.ahead).UnixNano(), now.Add(-test.took/2), now.Add(test.took/2))
+		if got := time.Duration(c.ahead()); (got - test.want).Abs() > time.Millisecond {
+			t.Errorf("%s ahead, after %s: %s", test.ahead, test.took, got)
+		}
+	}
+}
