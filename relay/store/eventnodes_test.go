@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"postern/internal/testkit"
+	"postern/relay/privacy"
 	"postern/relay/stats"
 	"postern/relay/store/internal/db"
 	"postern/relay/trace"
@@ -133,9 +135,10 @@ func TestIndexWaitsForBatchesOfOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			written := make(chan error)
+			late := trace.Event{Kind: trace.Delivered, Time: eventTime.Add(30 * time.Second), ID: "late",
+				To: "late@gmail.com"}
 			go func() {
-				written <- other.AppendEventsNow(context.WithoutCancel(t.Context()), []trace.Event{{Kind: trace.Delivered,
-					Time: eventTime.Add(30 * time.Second), ID: "late", To: "late@gmail.com"}})
+				written <- other.AppendEventsNow(context.WithoutCancel(t.Context()), []trace.Event{late})
 			}()
 			locked(t, url)
 			for range 3 {
@@ -304,6 +307,27 @@ func TestStatisticsInDoubt(t *testing.T) {
 	}
 }
 
+// An event that is written so late that the pass which hides addresses may have gone by is written without them.
+func TestLateEventsAreHidden(t *testing.T) {
+	once(t)
+	s := asNode(t, testkit.SharedPostgreSQL(t).NewDatabase(t), 1)
+	const after = 24 * time.Hour
+	if err := s.UsePrivacy(t.Context(), privacy.Rules{Recipients: privacy.Cut}, after); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for name, test := range map[string]struct {
+		age    time.Duration
+		hidden bool
+	}{"late": {after, true}, "in time": {time.Hour, false}} {
+		appendEvents(t, s, trace.Event{Kind: trace.Delivered, ID: name, Time: now.Add(-test.age), To: "bob@gmail.com"})
+		events, err := s.Events(t.Context(), trace.Query{ID: name})
+		if err != nil || len(events) != 1 || strings.Contains(events[0].To, "bob") == test.hidden {
+			t.Errorf("%s: %+v, %v", name, events, err)
+		}
+	}
+}
+
 // While two nodes write events of all times, and one of them indexes, nothing is missing from the index in the end.
 func TestIndexOfBusyNodes(t *testing.T) {
 	once(t)
@@ -365,5 +389,21 @@ func TestIndexOfBusyNodes(t *testing.T) {
 	}
 	if len(indexed) != 2*writes*each {
 		t.Errorf("%d events are indexed", len(indexed))
+	}
+}
+
+// An answer that took long says that a clock is ahead only where it is by more than the answer may have waited.
+func TestClockOfASlowAnswer(t *testing.T) {
+	now := time.Now()
+	for _, test := range []struct{ ahead, took, want time.Duration }{
+		{90 * time.Millisecond, 200 * time.Millisecond, 0},
+		{90 * time.Millisecond, 10 * time.Millisecond, 90 * time.Millisecond},
+		{time.Hour, 200 * time.Millisecond, time.Hour},
+	} {
+		var c clock
+		c.set(now.Add(test.ahead).UnixNano(), now.Add(-test.took/2), now.Add(test.took/2))
+		if got := time.Duration(c.ahead()); (got - test.want).Abs() > time.Millisecond {
+			t.Errorf("%s ahead, after %s: %s", test.ahead, test.took, got)
+		}
 	}
 }

@@ -468,8 +468,8 @@ func TestOpen(t *testing.T) {
 	c := open(t, Config{Node: "eins"})
 	must(t, c.Exec("DROP ROLE IF EXISTS careless; CREATE ROLE careless LOGIN; ALTER ROLE careless SET "+
 		"synchronous_commit = off; DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN; ALTER ROLE reader SET "+
-		"default_transaction_read_only = on; DROP ROLE IF EXISTS strict; CREATE ROLE strict LOGIN; ALTER ROLE strict SET "+
-		"default_transaction_isolation = serializable"))
+		"default_transaction_read_only = on; DROP ROLE IF EXISTS strict; CREATE ROLE strict LOGIN; ALTER ROLE strict "+
+		"SET default_transaction_isolation = serializable"))
 	if n := count(t, c, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'postern eins'::text"); n != 1 {
 		t.Error("the node's name is not told")
 	}
