@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -178,10 +179,24 @@ func TestNodeAfterItsDeath(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	testkit.SQL(t, url, "UPDATE node SET host = 'another', until = until + 3600000000000")
+	if _, err := Open(t.Context(), a); !errors.Is(err, ErrNodeName) {
+		t.Fatalf("with a copy of the data directory of another machine: %v", err)
+	}
+	testkit.SQL(t, url, "UPDATE node SET host = convert_to('"+hostname(t)+"', 'UTF8')")
 	s = open(t, a)
 	if s.Owner() != before || !s.Leads() {
 		t.Errorf("%q after %q, leads: %t", s.Owner(), before, s.Leads())
 	}
+}
+
+func hostname(t *testing.T) string {
+	t.Helper()
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host
 }
 
 // One leads, until it ends or its term does.
@@ -193,6 +208,9 @@ func TestLeader(t *testing.T) {
 		all = append(all, open(t, ofServer(t, url, name, true)))
 	}
 	a, b, c := all[0], all[1], all[2]
+	for _, s := range all {
+		still(s) // looks when the test says so
+	}
 	leads := func(when, want string) {
 		t.Helper()
 		if got := leading(all...); !slices.Equal(got, strings.Fields(want)) {
@@ -208,7 +226,6 @@ func TestLeader(t *testing.T) {
 	beat(t, b, c)
 	leads("when others have looked", "b")
 
-	still(b)
 	beat(t, c)
 	leads("while the term lasts", "b")
 	testkit.SQL(t, url, "UPDATE leader SET until = until - 15000000000")
