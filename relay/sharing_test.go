@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -180,12 +181,16 @@ func TestDatabaseAwayForLong(t *testing.T) {
 			gate := testkit.NewGate(t, pg.Address())
 			p := newProvider(t)
 			held, free := make(chan struct{}), make(chan struct{})
-			var once sync.Once
-			p.onRcpt = func(string) error {
-				once.Do(func() { close(held); <-free })
+			var first atomic.Bool
+			p.onAuth = func(string, string) error {
+				if first.CompareAndSwap(false, true) {
+					close(held)
+					<-free
+				}
 				return nil
 			}
-			r := newRigAt(t, p, gate.URL(pg.NewDatabase(t)), "listener:handoff = \"0s\"\n[delivery]\nretry = [\"1s\"]\n")
+			r := newRigAt(t, p, gate.URL(pg.NewDatabase(t)),
+				"listener:handoff = \"0s\"\n[delivery]\nretry = [\"1s\"]\n")
 			for range 2 {
 				if _, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil {
 					t.Fatal(err)
@@ -194,8 +199,11 @@ func TestDatabaseAwayForLong(t *testing.T) {
 			<-held
 			p.wait(1) // the other one, with what was leased
 			leave(gate)
-			r.eventually("the end of all connections", func() bool { return p.fake.Counts().Open == 0 })
+			r.eventually("the end of the lease", func() bool {
+				return strings.Contains(r.log.String(), "the lease of an upstream account has run out")
+			})
 			close(free)
+			r.eventually("the end of all connections", func() bool { return p.fake.Counts().Open == 0 })
 			if n := p.count(); n != 1 {
 				t.Errorf("%d messages while the database is away", n)
 			}
