@@ -54,6 +54,7 @@ type Operations struct {
 	Clients            Clients
 	Certificates       Certificates
 	AppPasswords       AppPasswords
+	Nodes              Nodes
 }
 
 // New returns the operations on a store.
@@ -63,7 +64,7 @@ func New(o Options) *Operations {
 	return &Operations{Queue{d}, Accounts{d}, Devices{d}, ClientCertificates{Accounts{d}}, Trace{d}, Keys{d}, Alerts{d},
 		Status{d},
 		Domains{d, seen}, Audit{d},
-		Doctor{d, &examination{}, seen}, Settings{d}, Clients{d}, Certificates{d}, AppPasswords{d}}
+		Doctor{d, &examination{}, seen}, Settings{d}, Clients{d}, Certificates{d}, AppPasswords{d}, Nodes{d}}
 }
 
 // desk is what all operations share.

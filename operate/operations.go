@@ -85,4 +85,5 @@ var All = []Operation{
 	SeeAudit,
 	SeeCertificates, RenewCertificate, CertificateRecords,
 	SeeAppPasswords, AddAppPassword, RevokeAppPassword, EnrolPerson, ReleaseLogin,
+	SeeNodes, DrainNode, UndrainNode,
 }

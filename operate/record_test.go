@@ -79,6 +79,14 @@ func deeds() map[string]deed {
 	accountDeeds(all)
 	appPasswordDeeds(all)
 	otherDeeds(all)
+	all["node drain"] = deed{do: func(o *office) error {
+		_, err := o.Nodes.Drain(o.Context(), root, "mail-1")
+		return err
+	}}
+	all["node undrain"] = deed{do: func(o *office) error {
+		_, err := o.Nodes.Undrain(o.Context(), root, "mail-2")
+		return err
+	}}
 	return all
 }
 
@@ -252,9 +260,8 @@ type leaving struct {
 }
 
 func (l leaving) Err() error {
-	var n int
-	if err := l.o.file.QueryRow("SELECT count(*) FROM user WHERE login = ?", l.login).Scan(&n); err != nil || n == 0 {
-		return err
+	if len(l.o.behind.rows("SELECT 1 FROM user WHERE login = '"+l.login+"'")) == 0 {
+		return nil
 	}
 	return context.Canceled
 }
@@ -285,7 +292,11 @@ func forEach(t *testing.T, check func(o *office, op operate.Operation, d deed)) 
 			continue
 		}
 		t.Run(op.Name, func(t *testing.T) {
-			o := newOffice(t)
+			open := newOffice
+			if op == operate.DrainNode || op == operate.UndrainNode {
+				open = newOfficeOfNodes
+			}
+			o := open(t)
 			if op.Name == operate.LookAtDomain.Name {
 				o.world = dnstest.Start(t, dnstest.Zone("example.org"))
 			}

@@ -2,7 +2,6 @@ package operate_test
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -15,10 +14,9 @@ import (
 	"testing"
 	"time"
 
-	_ "modernc.org/sqlite" // looks at the file, and disturbs it, behind the store's back
-
 	"postern/admin/access"
 	"postern/auth"
+	"postern/internal/testkit/nodetest"
 	"postern/mail"
 	"postern/operate"
 	"postern/relay/config"
@@ -44,26 +42,40 @@ type office struct {
 	*testing.T
 	access *access.Access
 	store  *store.Store
-	file   *sql.DB
+	behind behind
 	world  *dnstest.World
 	dns    *noDNS
 	posted atomic.Int64 // alerts
 }
 
+// newOffice makes one with a store in a file.
 func newOffice(t *testing.T) *office {
 	t.Helper()
-	o := &office{T: t, dns: &noDNS{}}
 	dir := t.TempDir()
+	return newOfficeAt(t, store.Options{Dir: dir}, func() behind { return openFile(t, dir) })
+}
+
+// newOfficeOfNodes makes one with a store at a server, and two nodes there, of which mail-2 is drained.
+func newOfficeOfNodes(t *testing.T) *office {
+	t.Helper()
+	at, address := nodetest.Options(t)
+	o := newOfficeAt(t, at, func() behind { return &server{t, address} })
+	nodetest.Add(t, address, "mail-1", true, false)
+	nodetest.Add(t, address, "mail-2", true, true)
+	return o
+}
+
+func newOfficeAt(t *testing.T, at store.Options, open func() behind) *office {
+	t.Helper()
+	o := &office{T: t, dns: &noDNS{}}
 	var err error
-	o.store, err = store.Open(t.Context(), store.Options{Dir: dir})
+	o.store, err = store.Open(t.Context(), at)
 	o.must(err)
 	t.Cleanup(func() { o.must(o.store.Close()) })
-	o.file, err = sql.Open("sqlite", filepath.Join(dir, store.FileName)+"?_pragma=busy_timeout(10000)")
-	o.must(err)
-	t.Cleanup(func() { o.must(o.file.Close()) })
+	o.behind = open()
 	hook := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { o.posted.Add(1) }))
 	t.Cleanup(hook.Close)
-	c := config.Parse(filepath.Join(dir, "relay.toml"), fmt.Appendf(nil, officeTOML, hook.URL))
+	c := config.Parse(filepath.Join(at.Dir, "relay.toml"), fmt.Appendf(nil, officeTOML, hook.URL))
 	_ = c.Validate() // there are no upstreams; it also reads the URL
 	o.Operations = operate.New(operate.Options{Config: func() *config.Config { return c }, Store: o.store, DNS: o.dns})
 	o.access, err = access.New(t.Context(), access.Options{Store: o.store,
@@ -139,8 +151,7 @@ func (o *office) fill() {
 	o.must(err)
 	_, err = o.access.Tokens.Add(ctx, root, access.NewToken{Name: "old", Scopes: operate.Scopes})
 	o.must(err)
-	_, err = o.file.Exec("DELETE FROM audit")
-	o.must(err)
+	o.behind.rows("DELETE FROM audit")
 }
 
 // aside are the tables of what the program keeps for itself, and of the audit.
@@ -148,17 +159,11 @@ var aside = []string{"audit", "secret", "migration", "generation", "sqlite_seque
 
 func (o *office) tables() (names []string) {
 	o.Helper()
-	rows, err := o.file.Query("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
-	o.must(err)
-	defer rows.Close()
-	for rows.Next() {
-		var name string
-		o.must(rows.Scan(&name))
-		if !slices.Contains(aside, name) {
-			names = append(names, name)
+	for _, row := range o.behind.rows(o.behind.listing()) {
+		if !slices.Contains(aside, row[0]) {
+			names = append(names, row[0])
 		}
 	}
-	o.must(rows.Err())
 	return names
 }
 
@@ -167,20 +172,9 @@ func (o *office) state() string {
 	o.Helper()
 	var b strings.Builder
 	for _, table := range o.tables() {
-		rows, err := o.file.Query("SELECT * FROM " + table)
-		o.must(err)
-		columns, err := rows.Columns()
-		o.must(err)
-		for rows.Next() {
-			values, into := make([]any, len(columns)), make([]any, len(columns))
-			for i := range values {
-				into[i] = &values[i]
-			}
-			o.must(rows.Scan(into...))
-			fmt.Fprintln(&b, table, values)
+		for _, row := range o.behind.rows(fmt.Sprintf("SELECT * FROM %q", table)) {
+			fmt.Fprintln(&b, table, row)
 		}
-		o.must(rows.Err())
-		o.must(rows.Close())
 	}
 	return b.String()
 }
@@ -189,11 +183,7 @@ func (o *office) state() string {
 func (o *office) spoil(tables ...string) {
 	o.Helper()
 	for _, table := range tables {
-		for _, what := range []string{"INSERT", "UPDATE", "DELETE"} {
-			_, err := o.file.Exec(fmt.Sprintf("CREATE TRIGGER spoilt_%[1]s_%[2]s BEFORE %[2]s ON %[1]s BEGIN SELECT "+
-				"RAISE(ABORT, 'spoilt'); END", table, what))
-			o.must(err)
-		}
+		o.behind.rows(o.behind.spoiling(table))
 	}
 }
 

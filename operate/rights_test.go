@@ -43,6 +43,7 @@ func TestWhoMay(t *testing.T) {
 		"device learn":       {Admin, ScopeAdmin}, "device accept": {Operator, ScopeAccounts},
 		"device forget": {Operator, ScopeAccounts},
 		"trace forget":  {Admin, ""}, "stats": {Viewer, ScopeRead},
+		"node list": {Viewer, ScopeRead}, "node drain": {Admin, ScopeAdmin}, "node undrain": {Admin, ScopeAdmin},
 	}
 	for _, op := range All {
 		want, known := need[op.Name]

@@ -69,6 +69,9 @@ func (h *history) forgetOld(ctx context.Context, now time.Time) {
 		ctx.Err() == nil {
 		h.log.Warn("old statistics were not removed", "err", err)
 	}
+	if err := forgetAccounts(ctx, h.store.SharedAccounts()); err != nil && ctx.Err() == nil {
+		h.log.Warn("what nodes knew of accounts at upstreams that nobody uses was not removed", "err", err)
+	}
 	switch n, err := h.store.HideAddresses(ctx, now); {
 	case err != nil && ctx.Err() == nil:
 		h.log.Warn("addresses were not taken out of the trace as [privacy] says; it is tried again", "err", err)

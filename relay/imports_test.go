@@ -59,7 +59,7 @@ var mayImport = map[string][]string{
 		"relay/trace", "relay/wire"},
 	"relay/outbound": {"internal/textfile", "mail", "policy", "relay/config", "relay/dsn", "relay/keyring",
 		"relay/queue", "relay/seal", "relay/sign", "relay/spool", "relay/store", "relay/upstream",
-		"relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/profile",
+		"relay/upstream/account", "relay/upstream/graph", "relay/upstream/oauth", "relay/upstream/profile",
 		"relay/upstream/replies", "relay/upstream/smtp", "relay/upstream/storm", "relay/upstream/via"},
 	"relay/monitor": {"auth", "certs", "certs/acme", "internal/textfile", "mail", "relay/alert", "relay/config",
 		"relay/finding",

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"postern/relay/config"
 )
 
 // errDrained is why a node takes no mail, for whoever balances load.
@@ -55,75 +57,87 @@ func workTerm(ctx context.Context, holds func() bool, period time.Duration, work
 	work(term)
 }
 
-// membership is what a node has seen of the others, and of what people ask of it.
-type membership struct {
-	share   int64
-	drained bool
-	differ  string
-	failing bool // the listeners do not open again
+// nodes watches what becomes of the nodes at a database, and what people ask of this one.
+type nodes struct {
+	*Server
+	share   int64          // as Membership said it
+	differ  string         // nodes with other settings
+	told    *config.Config // that the others can compare with theirs
+	failing bool           // the listeners do not open again, or the others were not told; the log says so
 }
 
-// watchNodes adopts what becomes of the nodes, and ends the server when another process has taken over from it.
-func (s *Server) watchNodes(ctx context.Context) {
+// watchNodes returns the work of adopting what becomes of the nodes. It ends the server when another process has taken
+// over from it.
+func (s *Server) watchNodes() func(context.Context) {
 	if !s.store.Shared() {
-		return
+		return func(context.Context) {}
 	}
-	tick := time.NewTicker(s.options.Poll / 5)
+	n := &nodes{Server: s, share: s.store.Membership()}
+	return n.run
+}
+
+func (n *nodes) run(ctx context.Context) {
+	tick := time.NewTicker(n.options.Poll / 5)
 	defer tick.Stop()
-	seen := membership{share: s.store.Membership()}
 	for {
-		s.lookAtNodes(&seen)
+		n.look(ctx)
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.draining:
+		case <-n.draining:
 			return
 		case <-tick.C:
 		}
 	}
 }
 
-func (s *Server) lookAtNodes(seen *membership) {
-	if err := s.store.Ousted(); err != nil {
-		s.fail(fmt.Errorf("this process ends, to be started again: %w", err))
+func (n *nodes) look(ctx context.Context) {
+	if err := n.store.Ousted(); err != nil {
+		n.fail(fmt.Errorf("this process ends, to be started again: %w", err))
+		return
 	}
-	if share := s.store.Membership(); share != seen.share {
-		rank, of := s.store.Share()
-		s.log.Info("the nodes that share the queue are others now", "nodes", of, "rank", rank)
-		seen.share = share
-		s.queue.Refresh()
+	if share := n.store.Membership(); share != n.share {
+		rank, of := n.store.Share()
+		n.log.Info("the nodes that share the queue are others now", "nodes", of, "rank", rank)
+		n.share = share
+		n.queue.Refresh()
 	}
-	if differ := strings.Join(s.store.Differ(), ", "); differ != seen.differ {
-		if seen.differ = differ; differ != "" {
-			s.log.Warn("other nodes have other settings: relay.toml is to be the same on all of them, but for addresses "+
-				"and files", "nodes", differ)
+	if differ := strings.Join(n.store.Differ(), ", "); differ != n.differ {
+		if n.differ = differ; differ != "" {
+			n.log.Warn("other nodes have other settings: relay.toml is to be the same on all of them, but for "+
+				"addresses and files", "nodes", differ)
 		}
 	}
-	s.drain(s.store.Drained(), seen)
+	err := n.adopt(ctx, n.store.Drained())
+	if err != nil && !n.failing && ctx.Err() == nil {
+		n.log.Error("what a node is to do was not done; it is tried again", "err", err)
+	}
+	n.failing = err != nil
 }
 
-// drain closes the listeners, as a person has asked, or opens them again. What fails is tried again at the next look,
-// and said once.
-func (s *Server) drain(asked bool, seen *membership) {
-	s.reloading.Lock()
-	defer s.reloading.Unlock()
-	if s.stopping || !s.serving.Load() || asked == s.listeners.drained() {
-		seen.failing = false
-		return
-	}
-	if asked {
-		s.log.Info("this node is drained: the listeners close, what is under way ends")
-		for _, gone := range s.listeners.drain() {
-			s.leaving.Go(func() { s.listeners.end(gone) })
+// adopt lets the others know of the settings in force, and opens or closes the listeners as a person has asked. What
+// fails is tried again at the next look.
+func (n *nodes) adopt(ctx context.Context, drained bool) error {
+	if c := n.config(); c != n.told {
+		if err := n.store.SetSettings(ctx, config.Digest(c)); err != nil {
+			return err
 		}
-		return
+		n.told = c
 	}
-	err := s.listeners.undrain(s.config())
+	n.reloading.Lock()
+	defer n.reloading.Unlock()
 	switch {
-	case err == nil:
-		s.log.Info("this node is not drained any more: the listeners are open")
-	case !seen.failing:
-		s.log.Error("this node is not drained any more, but its listeners do not open; it is tried again", "err", err)
+	case n.stopping || !n.serving.Load() || drained == n.listeners.drained():
+	case drained:
+		n.log.Info("this node is drained: the listeners close, what is under way ends")
+		for _, gone := range n.listeners.drain() {
+			n.leaving.Go(func() { n.listeners.end(gone) })
+		}
+	default:
+		if err := n.listeners.undrain(n.config()); err != nil {
+			return fmt.Errorf("open the listeners again: %w", err)
+		}
+		n.log.Info("this node is not drained any more: the listeners are open")
 	}
-	seen.failing = err != nil
+	return nil
 }

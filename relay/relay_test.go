@@ -716,13 +716,26 @@ func TestDeviceRestrictedToItsNetwork(t *testing.T) {
 func TestRatesOfAnUpstreamSurviveARestart(t *testing.T) {
 	p := newProvider(t)
 	r := newRig(t, p, `upstream:rate = ["2 messages/day"]`)
-	for range 2 {
-		if reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil ||
-			!strings.Contains(reply, "taken by") {
-			t.Fatalf("reply %q, %v", reply, err)
+	for n := range 2 {
+		if _, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil {
+			t.Fatal(err)
 		}
+		p.wait(n + 1)
 	}
 	r.close()
+	quotas, err := r.store().LoadQuotas(t.Context(), "provider") // as the doctor looks
+	if err != nil || len(quotas) != 1 || quotas[0].Identity != "relay" {
+		t.Fatalf("what was sent: %+v, %v", quotas, err)
+	}
+	sent := int64(0)
+	for _, c := range quotas[0].Counts {
+		if c.Per == 24*time.Hour {
+			sent += c.Count
+		}
+	}
+	if sent != 2 {
+		t.Errorf("%d of the day are known, 2 were sent", sent)
+	}
 	r.start()
 	reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
 	if err != nil || !strings.Contains(reply, "queued as") {

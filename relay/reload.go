@@ -72,6 +72,23 @@ func (s *Server) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.enforce(ctx, before, st); err != nil {
+		s.leave(st.routes.Beside(before.routes))
+		return err
+	}
+	return nil
+}
+
+// leave closes upstreams that are not in force, once attempts under way have ended.
+func (s *Server) leave(ups []*outbound.Upstream) {
+	for _, up := range ups {
+		s.leaving.Go(func() { closeUpstream(s.deliveries, up, s.log) })
+	}
+}
+
+// enforce puts a state in the place of the one before, or changes nothing.
+func (s *Server) enforce(ctx context.Context, before, st *state) error {
+	c := st.config
 	hooks, err := monitor.HooksOf(c)
 	if err != nil {
 		return err
@@ -120,16 +137,11 @@ func (s *Server) reload(ctx context.Context) error {
 	for _, gone := range s.listeners.swap(c, opened) {
 		s.leaving.Go(func() { s.listeners.end(gone) })
 	}
-	for _, old := range before.routes.Retire(st.routes) {
-		s.leaving.Go(func() { closeUpstream(s.deliveries, old, s.log) })
-	}
+	s.leave(before.routes.Retire(st.routes))
 	s.queue.SetSchedule(schedule(c))
 	s.accounts.SetLockout(lockout(c))
 	s.monitor.Use(c.Hostname, hooks)
 	s.queue.Refresh()
-	if err := s.store.SetSettings(ctx, config.Digest(c)); err != nil { // it is in force all the same
-		s.log.Warn("other nodes do not learn of the new settings: what differs is not noticed", "err", err)
-	}
 	return nil
 }
 

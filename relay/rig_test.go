@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -37,6 +38,7 @@ func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
 // provider is an upstream: every hook may refuse, wait or look.
 type provider struct {
 	t       *testing.T
+	fake    *fakesmtp.Server
 	address string
 	caFile  string
 
@@ -70,7 +72,7 @@ func newProvider(t *testing.T) *provider {
 	if _, err := fake.Listen(); err != nil {
 		t.Fatal(err)
 	}
-	p.address = fake.Addr()
+	p.fake, p.address = fake, fake.Addr()
 	t.Cleanup(fake.Close)
 	return p
 }
@@ -171,6 +173,7 @@ type rig struct {
 	t        *testing.T
 	dir      string
 	database string // URL of testkit; "": the store is a file, unless onPostgreSQL
+	node     string // its name at the database; "": node-1
 	provider *provider
 	server   *Server
 	log      *logBuffer
@@ -202,6 +205,16 @@ func newRigAt(t *testing.T, p *provider, database, extra string) *rig {
 	r.start()
 	t.Cleanup(r.close)
 	return r
+}
+
+// beside starts another node at the database of a relay.
+func (r *rig) beside(node, extra string) *rig {
+	r.t.Helper()
+	other := &rig{t: r.t, dir: r.t.TempDir(), database: r.database, node: node, provider: r.provider, log: &logBuffer{}}
+	other.write(extra)
+	other.start()
+	r.t.Cleanup(other.close)
+	return other
 }
 
 func (r *rig) path() string { return filepath.Join(r.dir, "relay.toml") }
@@ -280,7 +293,8 @@ func (r *rig) withStore(blocks string) string {
 	password, _ := u.User.Password()
 	u.User = url.User(u.User.Username())
 	key := base64.StdEncoding.EncodeToString([]byte("0123456789abcdef0123456789abcdef"))
-	keys := fmt.Sprintf("[store]\nurl = %q\npassword = %q\nseal_key = %q\nnode = \"node-1\"\n", u, password, key)
+	keys := fmt.Sprintf("[store]\nurl = %q\npassword = %q\nseal_key = %q\nnode = %q\n", u, password, key,
+		cmp.Or(r.node, "node-1"))
 	if strings.Contains(blocks, "[store]\n") {
 		return strings.Replace(blocks, "[store]\n", keys, 1)
 	}

@@ -86,6 +86,7 @@ type Server struct {
 	room       *monitor.Room
 	monitor    *monitor.Monitor
 	outbound   *outbound.Dispatcher
+	unshare    func() // ends the sharing of accounts at upstreams; nil: there is none
 	queue      *queue.Queue
 	submission *submission.Service
 	devices    *devices.Table
@@ -158,9 +159,10 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := s.newACME(ctx, c); err != nil {
 		return nil, err
 	}
+	sharing := s.newSharing()
 	s.outbound = outbound.New(outbound.Options{
 		Routes: func() *outbound.Routes { return s.state.Load().routes },
-		Store:  s.store, Changed: func() { s.queue.Wake() }, Stopping: s.draining, Logger: s.log, Metrics: s.registry,
+		Store:  s.store, Sharing: sharing, Changed: func() { s.queue.Wake() }, Stopping: s.draining, Logger: s.log, Metrics: s.registry,
 	})
 	s.queue = s.newQueue(c) // before the upstreams, whose pauses may end at once
 	st, err := s.newState(ctx, c, nil)
@@ -168,6 +170,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.state.Store(st)
+	s.share(ctx, sharing)
 	s.operations = s.newOperations()
 	st.routes.Run()
 	s.submission = submission.New(s.deliveries, submission.Options{
@@ -181,9 +184,6 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		sessions: s.deliveries, log: s.log, withheld: s.accounts.keys.withheld,
 		fail: func(err error) { s.fail(err) }}
 	if err := s.newPages(ctx, c); err != nil {
-		return nil, err
-	}
-	if err := s.store.SetSettings(ctx, config.Digest(c)); err != nil {
 		return nil, err
 	}
 	s.registry.MustRegister(collectors.NewGoCollector(),
@@ -346,7 +346,7 @@ func (s *Server) background() []func(context.Context) {
 	past := &history{store: s.store, inForce: func() *config.Config { return s.state.Load().config }, log: s.log,
 		period: poll}
 	works := []func(context.Context){
-		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, s.watchNodes, s.leading(past.run),
+		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, s.watchNodes(), s.leading(past.run),
 		s.leading(func(ctx context.Context) { s.store.NewIndexer().Run(ctx) }), s.companion.Run,
 		s.serveAdmin, s.mailPrograms.serveSecure, s.mailPrograms.servePlain, s.selfService.serve, s.listenStatus(),
 		s.acme.Run,
@@ -420,11 +420,7 @@ func (s *Server) close() error {
 	var errs []error
 	bounded, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if st := s.state.Load(); st != nil {
-		for _, up := range st.routes.Upstreams {
-			errs = append(errs, up.Close(bounded))
-		}
-	}
+	errs = append(errs, s.closeUpstreams(bounded))
 	if s.limiter != nil {
 		errs = append(errs, s.limiter.Close(bounded))
 	}

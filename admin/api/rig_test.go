@@ -103,7 +103,12 @@ func (panicTB) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Options{Dir: t.TempDir(), Daemon: true, MinFree: -1})
+	return newRigAt(t, store.Options{Dir: t.TempDir(), Daemon: true, MinFree: -1})
+}
+
+func newRigAt(t testing.TB, at store.Options) *rig {
+	t.Helper()
+	s, err := store.Open(t.Context(), at)
 	if err != nil {
 		t.Fatal(err)
 	}

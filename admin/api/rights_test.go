@@ -114,6 +114,9 @@ var asked = map[string]struct {
 	"app-password-revoke":     {editing, "/app-passwords/carl/none", ""},
 	"app-password-revoke-all": {editing, "/app-passwords/carl", ""},
 	"app-password-forget":     {managing, "/app-passwords/carl/forget", `{}`},
+	"nodes":                   {reading, "/nodes", ""},
+	"node-drain":              {managing, "/nodes/mail-1/drain", `{}`},
+	"node-undrain":            {managing, "/nodes/mail-1/undrain", `{}`},
 }
 
 // who are all kinds of callers, and whether a right lets them in.
@@ -223,6 +226,7 @@ var refusedAll = map[string]int{
 	"learning-forget": http.StatusNotFound, "certificate-file": http.StatusNotFound, // there is none yet
 	"login-mobileconfig":  http.StatusUnprocessableEntity, // without [autoconfig]
 	"app-password-revoke": http.StatusNotFound,
+	"node-drain":          http.StatusConflict, "node-undrain": http.StatusConflict, // with SQLite
 }
 
 func TestWhoMayIsLetIn(t *testing.T) {

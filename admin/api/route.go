@@ -65,7 +65,7 @@ func (s *server) table() []route {
 	return slices.Concat(s.statusRoutes(), s.messageRoutes(), s.queueRoutes(), s.loginRoutes(),
 		s.deviceRoutes(), learningRoutes(s), s.importRoutes(), s.lockoutRoutes(), s.domainRoutes(),
 		s.alertRoutes(), s.recordRoutes(), s.lookRoutes(), keyRoutes(s), accessRoutes(s), certificateRoutes(s),
-		appPasswordRoutes(s))
+		appPasswordRoutes(s), nodeRoutes(s))
 }
 
 // operation describes a route.

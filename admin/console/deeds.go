@@ -35,6 +35,8 @@ var deeds = map[string]key{
 	"dkim rotate":                "replace DKIM keys",
 	"dns":                        "look at the DNS of a domain",
 	"doctor":                     "let the doctor examine",
+	"node drain":                 "drain a node",
+	"node undrain":               "undo the draining of a node",
 	"queue bounce":               "return messages to their senders",
 	"queue content":              "read a message",
 	"queue delete":               "delete messages",

@@ -145,4 +145,8 @@ func (r *rig) troubled() {
 	r.report.Secrets = []status.Secret{{Upstream: "office365", What: "client secret",
 		Ends: r.now.Add(5*24*time.Hour + time.Hour), DaysLeft: 5,
 		Fix: "make a new client secret for application 4711, set client_secret and expires, and delete the old one"}}
+	r.report.Nodes = []status.Node{{Name: "mail-1", Host: "mail-1", State: status.NodeAlive, Leads: true, Alike: true,
+		Since: r.now.Add(-time.Hour), Seen: r.now, Carries: 4, Version: "v0.8.0"}, {Name: "mail-2", Host: "rack-2",
+		State: status.NodeDrained, Drained: true, Since: r.now.Add(-9 * time.Hour), Seen: r.now}, {Name: "mail-3",
+		State: status.NodeGone, Seen: r.now.Add(-26 * time.Hour)}}
 }

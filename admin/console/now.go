@@ -14,7 +14,8 @@ import (
 )
 
 // nowPage says whether mail can leave, and what keeps it.
-var nowPage = page{path: "/", title: "Now", menu: true, needs: operate.SeeStatus, sheet: "now", show: showNow}
+var nowPage = page{path: "/", title: "Now", menu: true, needs: operate.SeeStatus, sheet: "now", show: showNow,
+	actions: nodeActions}
 
 // nowView is the body of the page.
 type nowView struct {
@@ -26,6 +27,8 @@ type nowView struct {
 	Listeners []listener
 	Concerns  []concern
 	CanQueue  bool // the numbers lead to the queue
+	Nodes     []nodeView
+	MayDrain  bool
 }
 
 // Title implements titled: the sentence is read in the browser's list of pages, too.
@@ -85,7 +88,8 @@ func showNow(v *visit) (any, error) {
 		return nil, err
 	}
 	view := nowView{Report: r, Verdict: verdictOn(v, r), Ends: endingsOf(v, r),
-		Listeners: listenersOf(v, r), CanQueue: v.may(operate.SeeQueue)}
+		Listeners: listenersOf(v, r), CanQueue: v.may(operate.SeeQueue), Nodes: nodesOf(v, r),
+		MayDrain: v.may(operate.DrainNode)}
 	last := map[string]time.Time{}
 	// The page is there for trouble: a trace or queue that cannot be read takes its own numbers away, no more.
 	if t, err := v.console.traffic.get(v.Context(), v.now, func(context.Context) (traffic, error) {
@@ -159,6 +163,9 @@ func verdictOn(v *visit, r *status.Report) verdict {
 		return verdict{Icon: "wait", Text: v.t("Postern is starting. Mail cannot be taken yet.")}
 	case r.Phase == status.Stopping:
 		return verdict{Icon: "warn", Text: v.t("Postern is shutting down. No mail is taken any more.")}
+	case r.Drained():
+		return verdict{Icon: "bad", Text: v.t("No mail can leave, and no new mail is taken."),
+			More: []string{v.t("Every node is drained.")}}
 	case !slices.ContainsFunc(r.Upstreams, works) && r.Disk.Refuses:
 		return verdict{Icon: "bad", Text: v.t("No mail can leave, and no new mail is taken."), More: more}
 	case !slices.ContainsFunc(r.Upstreams, works):

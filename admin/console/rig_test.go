@@ -36,7 +36,12 @@ type rig struct {
 
 func newRig(t testing.TB, change ...func(*rig)) *rig {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Options{Dir: t.TempDir(), MinFree: -1})
+	return newRigAt(t, store.Options{Dir: t.TempDir(), MinFree: -1}, change...)
+}
+
+func newRigAt(t testing.TB, at store.Options, change ...func(*rig)) *rig {
+	t.Helper()
+	s, err := store.Open(t.Context(), at)
 	if err != nil {
 		t.Fatal(err)
 	}

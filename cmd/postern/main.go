@@ -134,7 +134,7 @@ Try it without any configuration:  postern demo`,
 		app.dkimCommand(), app.dnsCommand(), app.certCommand(),
 		app.upstreamCommand(), app.alertCommand(), app.statusCommand(), app.doctorCommand(),
 		versionCommand(),
-		app.consoleCommand(), app.tokenCommand(), app.auditCommand(), app.storeCommand(),
+		app.consoleCommand(), app.tokenCommand(), app.auditCommand(), app.storeCommand(), app.nodeCommand(),
 	)
 	for _, c := range root.Commands() {
 		requireSubcommand(c)

@@ -11,8 +11,9 @@ import (
 func TestEveryOperationHasACommand(t *testing.T) {
 	elsewhere := map[string]string{
 		"queue headers": "queue show --headers", "queue content": "queue show --content",
-		"dns list":    "dns",
-		"doctor last": "doctor", // whose every run shows the whole
+		"dns list":     "dns",
+		"doctor last":  "doctor", // whose every run shows the whole
+		"node undrain": "node drain --undo",
 	}
 	byThemselves := operate.EnrolPerson // of the page for people, by logging in to it
 	for _, op := range operate.All {

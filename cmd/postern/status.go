@@ -108,6 +108,7 @@ func writeStatus(w io.Writer, r *status.Report) error {
 	p.queue(&r.Queue)
 	p.endings(r)
 	p.disk(&r.Disk)
+	p.nodes(r.Nodes)
 	return p.err
 }
 
@@ -286,5 +287,13 @@ func (p *page) disk(d *status.Disk) {
 	}
 	if d.Problem != "" {
 		p.line("  %s", d.Problem)
+	}
+}
+
+// nodes lists them where there are several, or the only one is drained.
+func (p *page) nodes(nodes []status.Node) {
+	if (len(nodes) > 1 || len(nodes) == 1 && nodes[0].Drained) && p.err == nil {
+		p.line("")
+		p.err = printNodes(p.w, nodes, p.now)
 	}
 }

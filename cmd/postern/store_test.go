@@ -11,10 +11,10 @@ import (
 	relaystore "postern/relay/store"
 )
 
-// serverConfig writes a relay.toml beside the other one that has the store at an empty database.
-func (l *commandLine) serverConfig() (path string) {
+// serverConfig writes a relay.toml beside the other one that has the store at a database.
+func (l *commandLine) serverConfig(database string) (path string) {
 	l.t.Helper()
-	u, err := url.Parse(testkit.SharedPostgreSQL(l.t).NewDatabase(l.t))
+	u, err := url.Parse(database)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func (l *commandLine) serverConfig() (path string) {
 // place is not used again by mistake.
 func TestStoreMigrate(t *testing.T) {
 	l := newCommandLine(t)
-	other := l.serverConfig()
+	other := l.serverConfig(testkit.SharedPostgreSQL(t).NewDatabase(t))
 	l.runWith("a long enough password\n", "user", "add", "anna", "--sender", "anna@example.com", "--password-stdin")
 	if out := l.ok("user", "list"); !strings.Contains(out, "anna") {
 		t.Fatalf("the test has no user: %s", out)

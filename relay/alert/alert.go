@@ -73,6 +73,8 @@ func (c *Condition) name() name { return name{c.Event, c.Subject} }
 type Options struct {
 	File   string // records who has been told what; "" for none
 	Logger *slog.Logger
+	// Nodes, unless nil, are those that tell the same hooks.
+	Nodes Nodes
 	// Count, unless nil, is called for each alert that a hook took ("sent") or that was given up ("failed").
 	Count func(e Event, outcome string)
 

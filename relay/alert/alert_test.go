@@ -606,3 +606,83 @@ func TestTheLogHasNoSecret(t *testing.T) {
 		}
 	})
 }
+
+// shared is a memory of nodes that tell the same hooks: who sees what.
+type shared struct {
+	mu    sync.Mutex // guards what follows
+	sees  map[string]map[string]time.Time
+	cause error // why nobody can be asked
+}
+
+// seat is a node at it.
+type seat struct {
+	*shared
+	node string
+}
+
+func (s seat) BeginAlert(_ context.Context, key string, since time.Time) (bool, time.Time, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cause != nil {
+		return false, since, s.cause
+	}
+	if s.sees[key] == nil {
+		s.sees[key] = map[string]time.Time{}
+	}
+	first := len(s.sees[key]) == 0
+	for _, t := range s.sees[key] {
+		since = t
+	}
+	s.sees[key][s.node] = since
+	return first, since, nil
+}
+
+func (s seat) EndAlert(_ context.Context, key string) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sees[key], s.node)
+	return len(s.sees[key]) == 0, s.cause
+}
+
+// Of two nodes with one hook the first tells of a condition that both see, and the last of its end, with the time of
+// the first. If the other cannot be asked, each tells.
+func TestNodesTellOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := &shared{sees: map[string]map[string]time.Time{}}
+		a, b := newRig(t, ""), newRig(t, "")
+		a.alerter.o.Nodes, b.alerter.o.Nodes = seat{memory, "a"}, seat{memory, "b"}
+		c := Condition{Event: UpstreamPaused, Subject: "upstream x", Over: "over"}
+		told := func(r *rig) string {
+			synctest.Wait()
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return fmt.Sprint(r.got)
+		}
+		a.alerter.Begin(c)
+		told(a)
+		began := a.got[0].Since
+		time.Sleep(time.Minute)
+		b.alerter.Begin(c)
+		if got := told(b); got != "[]" || b.counts["upstream-paused sent"] != 0 {
+			t.Errorf("the second node tells %s", got)
+		}
+		a.alerter.End(c.Event, c.Subject, "")
+		if got := told(a); got != "[a upstream-paused upstream x]" {
+			t.Errorf("the first tells %s while the second sees it still", got)
+		}
+		b.alerter.End(c.Event, c.Subject, "")
+		if got := told(b); got != "[a upstream-paused upstream x resolved]" || !b.got[0].Since.Equal(began) {
+			t.Errorf("the last tells %s, since %s, want %s", got, b.got[0].Since, began)
+		}
+
+		memory.cause = errors.New("away")
+		c.Subject = "upstream y"
+		for _, r := range []*rig{a, b} {
+			before := told(r)
+			r.alerter.Begin(c)
+			if got := told(r); got == before {
+				t.Error("a node tells nothing while the others cannot be asked")
+			}
+		}
+	})
+}

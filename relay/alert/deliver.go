@@ -61,7 +61,7 @@ func (a *Alerter) serve(ctx, last context.Context, h *hook) {
 			}
 			continue
 		}
-		r := a.o.post(last, settings, n.doc)
+		r := a.tell(last, h, settings, n)
 		if a.done(time.Now(), h, n, r) {
 			failures = 0
 			continue
@@ -151,7 +151,9 @@ func (a *Alerter) done(now time.Time, h *hook, n *notice, r result) bool {
 	case n.doc.Resolved && e.Ending: // even if the hook did not take it: the end is not told twice
 		delete(h.known, n.of)
 	case r.err == nil:
-		e.Told = now
+		if e.Told = now; r.elsewhere {
+			e.Since = r.since
+		}
 	}
 	log, local := a.logger(h.Hook, n).With("resolved", n.doc.Resolved), h.Local != nil
 	a.mu.Unlock()
@@ -159,6 +161,8 @@ func (a *Alerter) done(now time.Time, h *hook, n *notice, r result) bool {
 	case r.err != nil:
 		a.count(n.doc.Event, "failed")
 		log.Error("alert given up", "err", r.err)
+	case r.elsewhere:
+		log.Debug("alert told by another node")
 	case !local: // what is told here is in the log by itself
 		a.count(n.doc.Event, "sent")
 		log.Info("alert sent")

@@ -80,6 +80,9 @@ type result struct {
 	err   error         // nil: taken
 	final bool          // a retry would be refused too
 	after time.Duration // the hook's Retry-After
+
+	elsewhere bool      // another node tells the hook
+	since     time.Time // when the condition began there
 }
 
 // Bounds of a post.

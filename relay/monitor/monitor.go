@@ -93,10 +93,18 @@ func New(o Options) *Monitor {
 	alerts := promauto.With(o.Metrics).NewCounterVec(prometheus.CounterOpts{Name: "postern_alerts_total",
 		Help: "Alerts for each hook, by what became of them: sent, failed (given up)."}, []string{"event", "outcome"})
 	m.alerter = alert.New(alert.Options{
-		File: filepath.Join(o.DataDir, alertFile), Logger: o.Logger,
+		File: filepath.Join(o.DataDir, alertFile), Logger: o.Logger, Nodes: nodesOf(o.Store),
 		Count: func(e alert.Event, outcome string) { alerts.WithLabelValues(string(e), outcome).Inc() },
 	})
 	return m
+}
+
+// nodesOf are the nodes that tell the same hooks; nil: there is none beside this one.
+func nodesOf(s *relaystore.Store) alert.Nodes {
+	if s == nil || !s.Shared() {
+		return nil
+	}
+	return s
 }
 
 // Use adopts the hooks of a configuration.

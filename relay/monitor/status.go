@@ -39,6 +39,7 @@ func (m *Monitor) Status(ctx context.Context) *status.Report {
 		addEnds(r, &up.Config, now)
 	}
 	diskStatus(ctx, r, m.Store)
+	nodesStatus(ctx, r, m.Store)
 	if err := m.Room.Short(now); err != nil {
 		r.Disk.Refuses, r.Disk.Problem = m.Room.Full() != nil, mail.Reason(err)
 	}
@@ -296,6 +297,7 @@ func StatusAlone(ctx context.Context, c *config.Config) *status.Report {
 			queueStatus(ctx, r, s)
 			learningStatus(ctx, r, s, r.Time)
 			diskStatus(ctx, r, s)
+			nodesStatus(ctx, r, s)
 			if err := s.Writable(); err != nil {
 				r.Disk.Refuses, r.Disk.Problem = true, err.Error()
 			}

@@ -15,6 +15,7 @@ import (
 
 	"postern/mail"
 	"postern/relay/upstream"
+	"postern/relay/upstream/account"
 	"postern/relay/upstream/oauth"
 )
 
@@ -30,8 +31,9 @@ type Store interface {
 type Options struct {
 	Routes   func() *Routes // those in force now
 	Store    Store
-	Changed  func()          // an upstream may have a free slot, or is no longer paused
-	Stopping <-chan struct{} // closed when the shutdown begins
+	Sharing  *account.Sharing // of accounts at upstreams with other nodes; nil: there are none
+	Changed  func()           // an upstream may have a free slot, or is no longer paused
+	Stopping <-chan struct{}  // closed when the shutdown begins
 	Logger   *slog.Logger
 	Metrics  prometheus.Registerer
 }

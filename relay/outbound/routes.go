@@ -31,9 +31,18 @@ type Rule struct {
 
 // NewRoutes builds the routes of a configuration, with the keys of the store. Upstreams whose blocks did not change are
 // reused from before, which may be nil, with their connections, back-off and rates.
-func (d *Dispatcher) NewRoutes(ctx context.Context, c *config.Config, before *Routes) (*Routes, error) {
+//
+// The new upstreams of routes that do not come into force have to be closed: see Beside.
+func (d *Dispatcher) NewRoutes(ctx context.Context, c *config.Config, before *Routes) (_ *Routes, err error) {
 	r := &Routes{hostname: c.Hostname}
-	var err error
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, up := range r.Beside(before) {
+			_ = up.Close(ctx) // nobody has used it
+		}
+	}()
 	if r.Ring, err = d.ring(ctx, c); err != nil {
 		return nil, err
 	}
@@ -84,10 +93,7 @@ func (r *Routes) TryAgain() {
 // Retire returns the upstreams that are not in after, for the caller to close. Attempts stop waiting for their slots.
 func (r *Routes) Retire(after *Routes) []*Upstream {
 	var gone []*Upstream
-	for _, old := range r.Upstreams {
-		if slices.Contains(after.Upstreams, old) {
-			continue
-		}
+	for _, old := range r.Beside(after) {
 		for _, up := range after.Upstreams {
 			if up.Config.Name == old.Config.Name { // the provider goes on counting
 				up.Inherit(old.HandOver())
@@ -97,6 +103,16 @@ func (r *Routes) Retire(after *Routes) []*Upstream {
 		gone = append(gone, old)
 	}
 	return gone
+}
+
+// Beside returns the upstreams of r that others, which may be nil, do not have.
+func (r *Routes) Beside(others *Routes) (own []*Upstream) {
+	for _, up := range r.Upstreams {
+		if others == nil || !slices.Contains(others.Upstreams, up) {
+			own = append(own, up)
+		}
+	}
+	return own
 }
 
 func (r *Routes) compile(blocks []config.Route) error {

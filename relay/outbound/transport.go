@@ -16,27 +16,38 @@ import (
 	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/upstream"
+	"postern/relay/upstream/account"
 	"postern/relay/upstream/graph"
 	"postern/relay/upstream/oauth"
 	"postern/relay/upstream/smtp"
 	"postern/relay/upstream/via"
 )
 
-// newTransport makes what an upstream block describes; source is nil without [upstream.oauth], quotas is nil where
-// nothing is to be remembered. It opens no connection.
-func newTransport(hostname string, block config.Upstream, source *oauth.Source, quotas upstream.QuotaStore,
+// memory is where a transport keeps what others are to know of its accounts: itself after a restart, and other nodes.
+// The zero value is for one that nobody is to know anything of.
+type memory struct {
+	quotas  upstream.QuotaStore
+	sharing *account.Sharing
+}
+
+// newTransport makes what an upstream block describes; source is nil without [upstream.oauth]. It opens no connection.
+// What shares its accounts has to be closed, used or not.
+func newTransport(hostname string, block config.Upstream, source *oauth.Source, kept memory,
 	log *slog.Logger) (upstream.Transport, error) {
 	set, err := settings(block)
-	set.Quotas, set.Logger = quotas, log
+	set.Quotas, set.Logger = kept.quotas, log
 	useTokens(&set, source)
 	var up upstream.Transport
 	switch {
 	case err != nil:
 	case block.ByGraph():
-		up, err = graph.New(graphOptions(set, block))
+		o := graphOptions(set, block)
+		o.Sharing = kept.sharing
+		up, err = graph.New(o)
 	default:
 		var conf smtp.Config
 		if conf, err = smtpConfig(set, hostname, block); err == nil {
+			conf.Sharing = kept.sharing
 			up, err = smtp.New(conf)
 		}
 	}
@@ -51,7 +62,7 @@ func newTransport(hostname string, block config.Upstream, source *oauth.Source, 
 // have one. Whether senders are logged in as themselves is the block's to say.
 func TestUpstream(ctx context.Context, hostname string, block config.Upstream, source *oauth.Source,
 	t upstream.Trial) ([]upstream.Step, error) {
-	up, err := newTransport(hostname, block, source, nil, slog.New(slog.DiscardHandler))
+	up, err := newTransport(hostname, block, source, memory{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}

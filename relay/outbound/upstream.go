@@ -3,6 +3,7 @@ package outbound
 import (
 	"cmp"
 	"context"
+	"errors"
 	"reflect"
 	"time"
 
@@ -56,13 +57,13 @@ func (d *Dispatcher) upstream(c *config.Config, block config.Upstream, before *R
 	if err != nil {
 		return nil, err
 	}
-	up, err := newTransport(c.Hostname, block, source, d.Store, d.Logger)
+	up, err := newTransport(c.Hostname, block, source, memory{d.Store, d.Sharing}, d.Logger)
 	if err != nil {
 		return nil, err
 	}
 	made, err := NewUpstream(up, block, d.Stopping)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, up.Close(context.Background()))
 	}
 	if before != nil {
 		made.storms = cmp.Or(before.stormsOf(block), made.storms)

@@ -7,11 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"postern/auth"
+	"postern/internal/testkit"
 	"postern/mail"
+	"postern/relay/config"
 	"postern/relay/queue"
 	"postern/relay/store"
 )
@@ -39,19 +45,48 @@ func TestStoreContract(t *testing.T) {
 	})
 	t.Run("SQLite", func(t *testing.T) {
 		runContract(t, func(t *testing.T) wholeStore {
-			s, err := store.Open(t.Context(), store.Options{Dir: t.TempDir(), Daemon: true})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := s.Close(); err != nil {
-					t.Error(err)
-				}
-			})
-			return s
+			return openStore(t, store.Options{Dir: t.TempDir(), Daemon: true})
+		})
+	})
+	t.Run("PostgreSQL", func(t *testing.T) {
+		runContract(t, func(t *testing.T) wholeStore {
+			return openStore(t, onPostgreSQL(t, testkit.SharedPostgreSQL(t).NewDatabase(t)))
 		})
 	})
 }
+
+func openStore(t *testing.T, o store.Options) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// onPostgreSQL is options for a node at a database.
+func onPostgreSQL(t *testing.T, database string) store.Options {
+	t.Helper()
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := u.User.Password()
+	u.User = url.User(u.User.Username())
+	at, err := config.ParseStoreURL(u.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store.Options{Dir: t.TempDir(), Daemon: true, Node: "node-1", URL: at, Password: auth.Secret(password),
+		SealKey: auth.Secret(strings.Repeat("k", 32))}
+}
+
+func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
 
 // runContract runs the whole contract. open gives an empty store and sees to its end.
 func runContract(t *testing.T, open func(t *testing.T) wholeStore) {

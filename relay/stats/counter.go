@@ -23,7 +23,7 @@ const (
 )
 
 // Sink adds sums to what it has, all of them or none. It may wait for others; one who is asked for them at once does
-// not.
+// not. Without sums it adds what it could not add before, if it keeps that.
 type Sink interface {
 	AddStatistics(ctx context.Context, sums []Sum) error
 	AddStatisticsNow(ctx context.Context, sums []Sum) error
@@ -223,18 +223,16 @@ func (c *Counter) Close(ctx context.Context) error { return c.flush(ctx, c.sink.
 func (c *Counter) flush(ctx context.Context, write func(context.Context, []Sum) error) error {
 	c.flushing.Lock()
 	defer c.flushing.Unlock()
-	sums := c.take()
-	for len(sums) > 0 {
+	for sums := c.take(); ; wait(ctx, flushPause) { // leave the store to mail
 		n := min(len(sums), flushCells)
 		if err := write(ctx, sums[:n]); err != nil {
 			c.putBack(sums)
 			return err
 		}
-		if sums = sums[n:]; len(sums) > 0 {
-			wait(ctx, flushPause) // leave the store to mail
+		if sums = sums[n:]; len(sums) == 0 {
+			return nil
 		}
 	}
-	return nil
 }
 
 // wait waits and reports whether ctx has not ended.

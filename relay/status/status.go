@@ -42,6 +42,7 @@ type Report struct {
 	Certificates []Certificate      `json:"certificates"`
 	Secrets      []Secret           `json:"secrets"`
 	Disk         Disk               `json:"disk"`
+	Nodes        []Node             `json:"nodes,omitempty"` // at the same database, those that live first
 }
 
 // Phase is what the daemon is doing.
@@ -229,6 +230,9 @@ func (r *Report) summary() (ok bool, summary string) {
 		return false, "Mail cannot be taken yet: postern is starting."
 	case r.Phase == Stopping:
 		return false, "No mail is taken any more: postern is shutting down."
+	case r.Drained():
+		return false, "No mail can leave, and no new mail is taken: every node is drained. To go on: postern node " +
+			"drain NAME --undo"
 	}
 	var bad []string
 	working := 0

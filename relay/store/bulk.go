@@ -163,7 +163,8 @@ const (
 		WHERE m.id = f.id AND m.attempts = f.attempts AND m.lease_owner = f.owner AND m.lease_until > 0 RETURNING m.id`
 	bulkEvents = `INSERT INTO event SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[],
 		$5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[])`
-	bulkLate = `INSERT INTO search_late SELECT n FROM unnest($1::bigint[]) AS f(n), search_state s
+	bulkShare = "SELECT pg_advisory_xact_lock_shared(1347638350, 3)" // see server.settled
+	bulkLate  = `INSERT INTO search_late SELECT n FROM unnest($1::bigint[]) AS f(n), search_state s
 		WHERE s.k = 1 AND f.n >= s.floor AND f.n < s.high ON CONFLICT DO NOTHING`
 	// A batch of a daemon puts its number in place of the last one, or fails: one whose answer was lost either has its
 	// number there, or is kept from taking place by another number (see fence). Commands share row 0 and have none.
@@ -272,8 +273,8 @@ type finishBulk struct {
 }
 
 // newFinish also tells the size of the reports, in octets.
-func newFinish(v queue.Version, owner string, o queue.Outcome) (f finishBulk, size int64, err error) {
-	f = finishBulk{v: v, owner: owner, outcome: o}
+func newFinish(v queue.Version, owner string, o queue.Outcome) (f *finishBulk, size int64, err error) {
+	f = &finishBulk{v: v, owner: owner, outcome: o}
 	if !o.Remove {
 		f.recipients, f.reply = encodeRecipients(nil, o.Recipients), encodeReply(o.LastReply)
 	}
@@ -281,7 +282,7 @@ func newFinish(v queue.Version, owner string, o queue.Outcome) (f finishBulk, si
 	return f, size, err
 }
 
-func (f finishBulk) join(b *batch, answer answers) bool {
+func (f *finishBulk) join(b *batch, answer answers) bool {
 	v, o := f.v, f.outcome
 	if len(f.reports) > 0 || !b.only(v.ID) {
 		return false
@@ -336,10 +337,12 @@ type eventBulk struct{ rows []eventRow }
 func (e eventBulk) join(b *batch, answer answers) bool {
 	for i := range e.rows {
 		r := &e.rows[i]
-		for r.n = r.Time.UnixNano(); b.events[r.n]; r.n++ {
+		var step int64
+		for r.n, step = b.number(r.Time); b.events[r.n]; r.n += step {
 		}
 		b.events[r.n] = true
 		b.row(bulkEvents, r.n, string(r.Kind), r.ID, r.Session, r.Login, r.sender, r.rcpt, r.data)
+		b.row(bulkShare)
 		b.row(bulkLate, r.n)
 		b.adds.events++
 		b.adds.history += r.octets()

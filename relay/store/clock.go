@@ -13,10 +13,11 @@ type clock struct {
 	mu     sync.Mutex
 	server int64     // guarded by mu; nanoseconds since 1970 in the database
 	at     time.Time // guarded by mu; when that was
+	unsure int64     // guarded by mu; a difference of less is not one, in nanoseconds
 	used   int64     // guarded by mu; what ahead says
 }
 
-// sameTime is a difference that is not one, in nanoseconds: an answer takes that long. Times that come back from the
+// sameTime is a difference that is not one, in nanoseconds: an answer takes that long, or longer under load. Times that come back from the
 // store are then exactly what went into it.
 const sameTime = int64(20 * time.Millisecond)
 
@@ -24,7 +25,8 @@ const sameTime = int64(20 * time.Millisecond)
 func (c *clock) set(server int64, asked, answered time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.server, c.at = server, asked.Add(answered.Sub(asked)/2)
+	half := answered.Sub(asked) / 2
+	c.server, c.at, c.unsure = server, asked.Add(half), max(sameTime, int64(half))
 }
 
 // ahead is how far the clock of the database is ahead of ours now, in nanoseconds.
@@ -35,7 +37,7 @@ func (c *clock) ahead() int64 {
 		return 0
 	}
 	now := time.Now()
-	if real := c.server + int64(now.Sub(c.at)) - now.UnixNano(); real-c.used >= sameTime || c.used-real >= sameTime {
+	if real := c.server + int64(now.Sub(c.at)) - now.UnixNano(); real-c.used >= c.unsure || c.used-real >= c.unsure {
 		c.used = real
 	}
 	return c.used
@@ -48,6 +50,21 @@ func (c *clock) nano(t time.Time) int64 {
 		return n
 	}
 	return n + c.ahead()
+}
+
+// there is a time of ours by the clock of the database, and here the other way round; a zero time stays one.
+func (c *clock) there(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return fromNano(c.nano(t))
+}
+
+func (c *clock) here(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return c.time(unixNano(t))
 }
 
 // time is a stored time by our clock.

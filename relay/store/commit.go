@@ -34,7 +34,7 @@ func (t *tx) count() (*counters, error) {
 	if t.loaded {
 		return &t.counts, nil
 	}
-	c, err := readCounters(t.Conn)
+	c, err := readCounters(t.Conn, t.layout)
 	if err != nil {
 		return nil, err
 	}
@@ -51,10 +51,8 @@ type damageError string
 func (d damageError) Error() string { return string(d) }
 func (d damageError) Kind() db.Kind { return db.Damaged }
 
-func readCounters(conn db.Conn) (counters, error) {
-	for row, err := range conn.Rows("SELECT count(*), coalesce(sum(messages), 0), coalesce(sum(held), 0), " +
-		"coalesce(sum(bytes), 0), coalesce(sum(events), 0), coalesce(sum(history), 0), coalesce(sum(refusals), 0) " +
-		"FROM counter") {
+func readCounters(conn db.Conn, l *layout) (counters, error) {
+	for row, err := range conn.Rows(l.counters) {
 		if err != nil {
 			return counters{}, err
 		}

@@ -42,10 +42,10 @@ const forgottenFor = 8 * 24 * time.Hour
 func (s *Store) Learn(ctx context.Context, l devices.Learning) error {
 	err := s.write(ctx, func(t *tx) error {
 		if err := t.Run("DELETE FROM device_learning WHERE until < ? OR listener = ? AND network = ?",
-			unixNano(l.Began.Add(-24*time.Hour)), l.Listener, l.Network.String()); err != nil {
+			s.clock.nano(l.Began.Add(-24*time.Hour)), l.Listener, l.Network.String()); err != nil {
 			return err
 		}
-		n, _, err := t.Int("SELECT count(*) FROM device_learning WHERE until > ?", unixNano(l.Began))
+		n, _, err := t.Int("SELECT count(*) FROM device_learning WHERE until > ?", s.clock.nano(l.Began))
 		if err != nil {
 			return err
 		}
@@ -56,7 +56,7 @@ func (s *Store) Learn(ctx context.Context, l devices.Learning) error {
 			return err
 		}
 		if err := t.Run("INSERT INTO device_learning VALUES (?, ?, ?, ?, ?)", l.Listener, l.Network.String(),
-			unixNano(l.Began), unixNano(l.Until), l.By); err != nil {
+			s.clock.nano(l.Began), s.clock.nano(l.Until), l.By); err != nil {
 			return err
 		}
 		return bump(t.Conn, TopicDevices)
@@ -68,11 +68,11 @@ func (s *Store) Learn(ctx context.Context, l devices.Learning) error {
 func (s *Store) StopLearning(ctx context.Context, listener string, now time.Time) (n int64, err error) {
 	err = s.write(ctx, func(t *tx) (err error) {
 		const which = " WHERE until > ? AND (listener = ? OR ? = '')"
-		n, _, err = t.Int("SELECT count(*) FROM device_learning"+which, unixNano(now), listener, listener)
+		n, _, err = t.Int("SELECT count(*) FROM device_learning"+which, s.clock.nano(now), listener, listener)
 		if err != nil || n == 0 {
 			return err
 		}
-		if err := t.Run("UPDATE device_learning SET until = ?"+which, unixNano(now), unixNano(now), listener,
+		if err := t.Run("UPDATE device_learning SET until = ?"+which, s.clock.nano(now), s.clock.nano(now), listener,
 			listener); err != nil {
 			return err
 		}
@@ -118,22 +118,23 @@ func (s *Store) ForgetDevice(ctx context.Context, f devices.Forgotten) error {
 		if n >= devices.MostForgotten {
 			return refuse(ErrTooMany)
 		}
-		return t.Run("INSERT INTO device_forgotten VALUES (?, ?, ?)", f.Listener, f.Address.String(), unixNano(f.At))
+		return t.Run("INSERT INTO device_forgotten VALUES (?, ?, ?)", f.Listener, f.Address.String(),
+			s.clock.nano(f.At))
 	})
 	return wrap(err, "forget a device")
 }
 
 // dropForgotten drops what proposes no device any more.
 func dropForgotten(t *tx, now time.Time) error {
-	return t.Run("DELETE FROM device_forgotten WHERE at < ?", unixNano(now.Add(-forgottenFor)))
+	return t.Run("DELETE FROM device_forgotten WHERE at < ?", t.clock.nano(now.Add(-forgottenFor)))
 }
 
 // KnownDevices returns everything of package devices, learnings of the last day among it.
 func (s *Store) KnownDevices(ctx context.Context) (k devices.Known, err error) {
 	k.Learnings, err = readAll(ctx, s.readers, func(row db.Row) (devices.Learning, error) {
 		network, err := netip.ParsePrefix(row.Text(1))
-		return devices.Learning{Listener: row.Text(0), Network: network, Began: fromNano(row.Int(2)),
-			Until: fromNano(row.Int(3)), By: row.Text(4)}, err
+		return devices.Learning{Listener: row.Text(0), Network: network, Began: s.clock.time(row.Int(2)),
+			Until: s.clock.time(row.Int(3)), By: row.Text(4)}, err
 	}, "SELECT listener, network, began, until, by FROM device_learning ORDER BY began, listener, network")
 	if err == nil {
 		k.Places, err = readAll(ctx, s.readers, func(row db.Row) (devices.Place, error) {
@@ -144,7 +145,7 @@ func (s *Store) KnownDevices(ctx context.Context) (k devices.Known, err error) {
 	if err == nil {
 		k.Forgotten, err = readAll(ctx, s.readers, func(row db.Row) (devices.Forgotten, error) {
 			address, err := netip.ParseAddr(row.Text(1))
-			return devices.Forgotten{Listener: row.Text(0), Address: address, At: fromNano(row.Int(2))}, err
+			return devices.Forgotten{Listener: row.Text(0), Address: address, At: s.clock.time(row.Int(2))}, err
 		}, "SELECT listener, address, at FROM device_forgotten ORDER BY listener, address")
 	}
 	return k, wrap(err, "read which devices are known")

@@ -40,7 +40,7 @@ func (s *Store) Due(ctx context.Context, now time.Time, after string, perLogin, 
 	}
 	err = s.readers.read(ctx, func(conn db.Conn) error {
 		l := &look{conn: conn, clock: s.clock, now: s.clock.nano(now), after: after, perLogin: perLogin, limit: limit,
-			share: shareOf(rank, of)}
+			together: s.Shared(), share: shareOf(rank, of)}
 		if due, err = l.due(); err != nil {
 			return err
 		}
@@ -57,6 +57,7 @@ type look struct {
 	now             int64
 	after           string
 	perLogin, limit int
+	together        bool   // one statement reads many messages: each would be a round trip
 	share           string // a condition: the message is of this node's share; "": all are
 }
 
@@ -247,6 +248,16 @@ func takeTurns(logins [][]candidate, perLogin, limit int) (ids []string) {
 // fetch reads messages. One that is gone meanwhile is left out: Lease will tell about those that change
 // later.
 func (l *look) fetch(ids []string) ([]*queue.Message, error) {
+	if l.together {
+		all, err := list(l.conn, l.clock.scanMessage,
+			"SELECT "+messageColumns+" FROM queued WHERE id = ANY(?1::bytea[])", ids)
+		order := make(map[string]int, len(ids))
+		for i, id := range ids {
+			order[id] = i
+		}
+		slices.SortFunc(all, func(a, b *queue.Message) int { return cmp.Compare(order[a.ID], order[b.ID]) })
+		return all, err
+	}
 	found := make([]*queue.Message, 0, len(ids))
 	for _, id := range ids {
 		m, err := l.clock.getMessage(l.conn, id)

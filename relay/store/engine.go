@@ -29,6 +29,13 @@ type engine interface {
 	// place is where the chunks of the content of a message are put, within a transaction.
 	place(conn db.Conn, received time.Time) (int64, error)
 
+	// number is that of an event of a time, or the first one that it may have. If another event has it, it is the next
+	// one, a step further.
+	number(t time.Time) (n, step int64)
+	// settled waits for those that insert events without the lock of all writes, and have begun before. It reports
+	// false if it takes them long.
+	settled(ctx context.Context) (bool, error)
+
 	transactor
 
 	// claim makes sure that contents of so many messages, and octets of them, have room. It is called in the

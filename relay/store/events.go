@@ -1,12 +1,15 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"postern/relay/store/internal/db"
@@ -18,7 +21,8 @@ var _ trace.Sink = (*Store)(nil)
 // eventRow is an event ready to be inserted.
 type eventRow struct {
 	trace.Event
-	n            int64  // once it is inserted
+	n            int64  // once it is inserted; before, if it may be there already
+	doubted      bool   // it may be there already
 	sender, rcpt string // keys
 	data         []byte
 }
@@ -86,39 +90,109 @@ func (s *Store) appendEvents(ctx context.Context, events []trace.Event, lazy boo
 		}
 		rows = append(rows, r)
 	}
-	err := s.writer.do(ctx, &op{lazy: lazy, cost: int64(len(rows)), bulk: eventBulk{rows}, run: func(t *tx) error {
-		counts, err := t.count()
-		if err != nil {
-			return err
-		}
-		for i := range rows {
-			if err := rows[i].insert(t.Conn); err != nil {
-				return err
-			}
-			counts.events++
-			counts.history += rows[i].octets()
-			if rows[i].Kind.IsRefusal() {
-				counts.refusals += rows[i].octets()
-			}
-		}
-		return t.noteLate(rows)
-	}})
-	if err == nil {
+	write := &op{lazy: lazy, cost: int64(len(rows)), bulk: eventBulk{rows}, run: func(t *tx) error {
+		return t.insertEvents(rows)
+	}}
+	if s.doubted.recall(rows) {
+		write.bulk = nil // it looks first
+	}
+	err := s.writer.do(ctx, write)
+	switch {
+	case err == nil:
 		s.told.Add(uint64(len(rows)))
+	case errors.Is(err, errDoubt):
+		s.doubted.note(rows)
 	}
 	return wrap(err, "append events")
 }
 
-// insert gives the event its time as its number, or the next one that is free.
-func (r *eventRow) insert(conn db.Conn) error {
-	for n := r.Time.UnixNano(); ; n++ {
-		err := conn.Run("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+func (t *tx) insertEvents(rows []eventRow) error {
+	counts, err := t.count()
+	if err != nil {
+		return err
+	}
+	for i := range rows {
+		r := &rows[i]
+		if there, err := r.there(t.Conn); there || err != nil {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if err := r.insert(t); err != nil {
+			return err
+		}
+		counts.events++
+		counts.history += r.octets()
+		if r.Kind.IsRefusal() {
+			counts.refusals += r.octets()
+		}
+	}
+	return t.noteLate(rows)
+}
+
+// insert gives the event its number, or the next one that is free.
+func (r *eventRow) insert(t *tx) error {
+	n, step := t.engine.number(r.Time)
+	if r.doubted {
+		n = r.n
+	}
+	for ; ; n += step {
+		err := t.Run("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
 			n, string(r.Kind), r.ID, r.Session, r.Login, r.sender, r.rcpt, r.data)
-		if err != nil || conn.Changes() > 0 {
+		if err != nil || t.Changes() > 0 {
 			r.n = n
 			return err
 		}
 	}
+}
+
+// there reports whether an event that may have been written was.
+func (r *eventRow) there(conn db.Conn) (there bool, err error) {
+	if r.doubted {
+		_, there, err = conn.Int("SELECT 1 FROM event WHERE n = ? AND kind = ? AND id = ? AND session = ? AND "+
+			"login = ? AND data = ?", r.n, string(r.Kind), r.ID, r.Session, r.Login, r.data)
+	}
+	return there, err
+}
+
+// same reports whether two rows are of one event.
+func (r *eventRow) same(other *eventRow) bool {
+	return r.Time.Equal(other.Time) && r.Kind == other.Kind && r.ID == other.ID && r.Session == other.Session &&
+		r.Login == other.Login && bytes.Equal(r.data, other.data)
+}
+
+// doubted are events of which it is not known whether they are written: who tries again must not write them twice.
+// Under the number that an event has had it can be written once only, whenever that takes place.
+type doubted struct {
+	mu   sync.Mutex
+	rows []eventRow // guarded by mu; the latest ones
+}
+
+// maxDoubted is how many are remembered: more than one write of a recorder has.
+const maxDoubted = 4096
+
+func (d *doubted) note(rows []eventRow) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.rows = append(d.rows, rows...)
+	d.rows = slices.Clone(d.rows[max(0, len(d.rows)-maxDoubted):])
+}
+
+// recall gives those that are tried again the numbers that they had, and reports whether there are any.
+func (d *doubted) recall(rows []eventRow) (some bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range rows {
+		r := &rows[i]
+		at := slices.IndexFunc(d.rows, func(before eventRow) bool { return before.same(r) })
+		if at < 0 {
+			continue
+		}
+		r.n, r.doubted, some = d.rows[at].n, true, true
+		d.rows = slices.Delete(d.rows, at, at+1)
+	}
+	return some
 }
 
 // eventLimit is how many events a query gives when it does not say.
@@ -127,12 +201,16 @@ const eventLimit = 200
 // Events returns the newest events that match, oldest first. Addresses are compared without regard to
 // case.
 func (s *Store) Events(ctx context.Context, q trace.Query) (events []trace.Event, err error) {
+	q.Since, q.Until = s.clock.there(q.Since), s.clock.there(q.Until)
 	err = s.lookups.read(ctx, func(conn db.Conn) error {
 		events, err = selectEvents(conn, q)
 		return err
 	})
 	if err == nil {
 		events, err = s.withHashed(ctx, q, events)
+	}
+	for i := range events {
+		events[i].Time = s.clock.here(events[i].Time)
 	}
 	return events, wrap(err, "search the trace")
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"math"
 	"net/url"
 	"strings"
 	"testing"
@@ -57,7 +58,7 @@ func TestAwaitEventsOfAnotherMachine(t *testing.T) {
 	if !command.AwaitEvents(t.Context()) {
 		t.Error("it waits for nobody")
 	}
-	daemon := open(t, ofServer(t, address, "a", true))
+	daemon, other := open(t, ofServer(t, address, "a", true)), open(t, ofServer(t, address, "b", true))
 	waited := make(chan bool)
 	go func() { waited <- command.AwaitEvents(t.Context()) }()
 	asked := int64(0)
@@ -69,6 +70,12 @@ func TestAwaitEventsOfAnotherMachine(t *testing.T) {
 		asked = now[TopicTraceAsked]
 	}
 	appendEvents(t, daemon, trace.Event{Time: eventTime, Kind: trace.Delivered, Detail: "1"})
+	if err := other.AnswerEvents(t.Context(), asked); err != nil {
+		t.Fatal(err)
+	}
+	if command.answered(t.Context(), asked) {
+		t.Error("the answer of one node is taken for that of all")
+	}
 	if err := daemon.AnswerEvents(t.Context(), asked); err != nil {
 		t.Fatal(err)
 	}
@@ -78,10 +85,19 @@ func TestAwaitEventsOfAnotherMachine(t *testing.T) {
 	if events, err := command.Events(t.Context(), trace.Query{}); err != nil || len(events) != 1 {
 		t.Errorf("%+v, %v", events, err)
 	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := daemon.AnswerEvents(t.Context(), math.MaxInt64); err != nil {
+		t.Fatal(err)
+	}
+	if !command.AwaitEvents(t.Context()) {
+		t.Error("it waits for a node that has ended")
+	}
 	if err := daemon.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if !command.AwaitEvents(t.Context()) {
-		t.Error("it waits for one that has ended")
+		t.Error("it waits for those that have ended")
 	}
 }

@@ -110,6 +110,12 @@ func (f *file) reader() (db.Conn, error) {
 // time implements engine: it is ours.
 func (f *file) time() *clock { return &f.clock }
 
+// number implements engine.
+func (f *file) number(t time.Time) (n, step int64) { return t.UnixNano(), 1 }
+
+// settled implements engine: nobody does.
+func (f *file) settled(context.Context) (bool, error) { return true, nil }
+
 // layout implements engine.
 func (f *file) layout() *layout { return fileLayout }
 

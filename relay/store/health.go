@@ -24,7 +24,7 @@ type Health struct {
 func (s *Store) Health(ctx context.Context) (h Health, err error) {
 	brief := context.WithoutCancel(ctx) // a few pages, whatever is left of the time
 	err = s.lookups.read(brief, func(conn db.Conn) error {
-		c, err := readCounters(conn)
+		c, err := readCounters(conn, s.engine.layout())
 		h.Events, h.History = c.events, c.history
 		return err
 	})

@@ -80,7 +80,7 @@ func pause(ctx context.Context, d time.Duration) error {
 func (s *Store) trimSome(ctx context.Context, most int64) (n int64, err error) {
 	var counts counters
 	err = s.readers.read(ctx, func(conn db.Conn) error {
-		if counts, err = readCounters(conn); err != nil {
+		if counts, err = readCounters(conn, s.engine.layout()); err != nil {
 			return err
 		}
 		index, err := searchOctets(conn)
@@ -161,7 +161,7 @@ func (t *tx) trim(n, before int64, refusalsFirst bool) (removed int64, err error
 // PruneEvents removes the events before a moment, in small transactions, and returns how many.
 func (s *Store) PruneEvents(ctx context.Context, before time.Time) (total int64, err error) {
 	total, err = s.inBatches(ctx, trimBatch, func(t *tx) (int64, error) {
-		return t.trim(trimBatch, unixNano(before), false)
+		return t.trim(trimBatch, s.clock.nano(before), false)
 	})
 	return total, wrap(err, "prune events")
 }

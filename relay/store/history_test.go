@@ -38,7 +38,7 @@ func told(n, every int, from time.Time) (events []trace.Event) {
 func tallied(t *testing.T, s *Store) (kept, counted counters) {
 	t.Helper()
 	err := s.readers.read(t.Context(), func(conn db.Conn) (err error) {
-		if kept, err = readCounters(conn); err != nil {
+		if kept, err = readCounters(conn, s.engine.layout()); err != nil {
 			return err
 		}
 		counted = kept
@@ -219,7 +219,7 @@ func TestHistoryIsCountedByTheMigration(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if err := row.insert(tx.Conn); err != nil {
+			if err := row.insert(tx); err != nil {
 				return err
 			}
 		}

@@ -3,6 +3,7 @@ package store
 // layout is how messages lie in the tables of an engine: the statements that differ. Both engines take the same
 // arguments.
 type layout struct {
+	counters   string // how many rows there are, and the counts
 	find       string // id: as findQuery, and nobody else changes it meanwhile
 	insert     string // a message: all columns of queued, in their order
 	remove     string // id
@@ -18,9 +19,10 @@ type layout struct {
 
 // fileLayout: the chunks of all contents are one table, numbered in a row; column chunk has the first number.
 var fileLayout = &layout{
-	find:   findQuery,
-	insert: "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-	remove: "DELETE FROM message WHERE id = ?",
+	counters: "SELECT 1, messages, held, bytes, events, history, refusals FROM counter",
+	find:     findQuery,
+	insert:   "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	remove:   "DELETE FROM message WHERE id = ?",
 	record: `UPDATE message SET recipients = ?2, next = ?3, waiting_for = ?4, warned = ?5, last_reply = ?6,
 		lease_owner = '', lease_until = 0 WHERE id = ?1`,
 	recordLate: "UPDATE message SET recipients = ?2, last_reply = ?3 WHERE id = ?1",
@@ -34,6 +36,8 @@ var fileLayout = &layout{
 
 // serverLayout: see schemaServer. Column chunk has the part of content.
 var serverLayout = &layout{
+	counters: `SELECT count(*), coalesce(sum(messages), 0), coalesce(sum(held), 0), coalesce(sum(bytes), 0),
+		coalesce(sum(events), 0), coalesce(sum(history), 0), coalesce(sum(refusals), 0) FROM counter`,
 	find: findQuery + " FOR UPDATE",
 	insert: `WITH m AS (INSERT INTO message VALUES (?1, ?2, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16))
 		INSERT INTO message_body VALUES (?1, ?3, ?4, ?5, ?6, ?7, ?17, ?18, ?19)`,

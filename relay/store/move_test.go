@@ -134,7 +134,7 @@ func TestMigrateEveryTable(t *testing.T) {
 		}
 		key, before = s.sealer.Seal("", nil)[:5], sumsOf(t, s)
 		if err := s.readers.read(t.Context(), func(conn db.Conn) error {
-			counted, err = readCounters(conn)
+			counted, err = readCounters(conn, s.engine.layout())
 			return err
 		}); err != nil {
 			t.Fatal(err)
@@ -165,7 +165,7 @@ func TestMigrateEveryTable(t *testing.T) {
 			}
 		}
 		if err := s.readers.read(t.Context(), func(conn db.Conn) error {
-			now, err := readCounters(conn)
+			now, err := readCounters(conn, s.engine.layout())
 			if now != counted || counted.events != 700 {
 				t.Errorf("counted %+v, and %+v before", now, counted)
 			}

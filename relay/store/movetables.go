@@ -37,7 +37,7 @@ type column struct {
 
 // notMoved are tables that say something of the place itself, or whose owners have ended.
 var notMoved = map[string]bool{"migration": true, "store_move": true, "node": true, "leader": true, "acme_lock": true,
-	"upstream_shared": true}
+	"upstream_shared": true, "alert_told": true}
 
 // otherwise are the tables that the engines have in different ways: see layout.
 var otherwise = map[string]bool{"message": true, "message_body": true, "chunk": true, "content": true, "counter": true}

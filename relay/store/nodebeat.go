@@ -53,8 +53,7 @@ func (m *membership) beat(ctx context.Context, readers *readers, e *server) erro
 			return err
 		}
 		if results[0].Len() == 0 {
-			e.ousted.Store(&failure{fmt.Errorf("%w: %w: it has taken over while %s stood still", ErrAway, ErrNodeName,
-				m.name)})
+			e.ousted.Store(&failure{fmt.Errorf("%w: %w", ErrAway, m.takenOver())})
 			m.stand(&standing{rank: -1})
 			return nil
 		}
@@ -68,6 +67,10 @@ func (m *membership) beat(ctx context.Context, readers *readers, e *server) erro
 		m.stand(now)
 		return nil
 	})
+}
+
+func (m *membership) takenOver() error {
+	return fmt.Errorf("%w: it has taken over while %s stood still", ErrNodeName, m.name)
 }
 
 const (
@@ -148,8 +151,8 @@ func (s *Store) Leads() bool {
 	return time.Now().Before(s.member.standing.Load().leads)
 }
 
-// Share is this daemon's share of the queue: its rank, from 0, among so many nodes that live and are not drained. Alone,
-// and with SQLite, it is 0 of 1. The rank is -1 for one that is drained while others live, or that another process has
+// Share is this daemon's share of the queue: its rank, from 0, among so many nodes that live and are not drained. Alone
+// and with SQLite it is 0 of 1. The rank is -1 for one that is drained while others live, or that another process has
 // taken over from: it has no share. So of may be 0.
 func (s *Store) Share() (rank, of int) {
 	if s.member == nil {
@@ -180,10 +183,8 @@ func (s *Store) Differ() []string {
 
 // Ousted is why this daemon must end: another process is the node of its name. nil: none is.
 func (s *Store) Ousted() error {
-	if e, ok := s.engine.(*server); ok {
-		if f := e.ousted.Load(); f != nil {
-			return f.error
-		}
+	if e, ok := s.engine.(*server); ok && s.member != nil && e.ousted.Load() != nil {
+		return s.member.takenOver()
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ const maxNodes = 63
 var (
 	// ErrNodeLives: other daemons use the database.
 	ErrNodeLives = errors.New("another node uses this database")
-	// ErrNodeName: another process, with another data directory, is the node of this name.
+	// ErrNodeName: another process, with another data directory or on another machine, is the node of this name.
 	ErrNodeName = errors.New("another process is the node of this name")
 	// ErrNoNode: no node has this name.
 	ErrNoNode = errors.New("there is no node of this name: postern node list says which there are")
@@ -104,7 +104,7 @@ func (m *membership) enter(t *tx, host string, now int64) (number int64, err err
 	if err := forgetNodes(t, m.name, now, now-int64(nodeKept)); err != nil {
 		return 0, err
 	}
-	if number, err = m.numbered(t, now); err != nil {
+	if number, err = m.numbered(t, host, now); err != nil {
 		return 0, err
 	}
 	err = t.Run(putNode, m.name, number, m.boot, m.home, host, programVersion(), now, now, now+int64(nodeLives))
@@ -115,8 +115,8 @@ func (m *membership) enter(t *tx, host string, now int64) (number int64, err err
 }
 
 // numbered is the number that the node has, or else the lowest that is free. Where none is, the node that ended first
-// makes room.
-func (m *membership) numbered(t *tx, now int64) (int64, error) {
+// makes room. A data directory may have been copied to another machine.
+func (m *membership) numbered(t *tx, host string, now int64) (int64, error) {
 	used, ended, seen := map[int64]bool{}, int64(0), int64(0)
 	for row, err := range t.Rows("SELECT name, k, home, host, until, seen FROM node ORDER BY seen DESC") {
 		if err != nil {
@@ -125,10 +125,8 @@ func (m *membership) numbered(t *tx, now int64) (int64, error) {
 		lives := row.Int(4) > now
 		switch {
 		case row.Text(0) != m.name:
-		case lives && row.Text(2) != m.home:
-			return 0, refuse(fmt.Errorf("%w: %s on %s, with another data directory, which was seen less than %s ago; "+
-				"give each machine a name of its own in [store] node, or stop that one, and this one takes over",
-				ErrNodeName, m.name, row.Text(3), nodeLives))
+		case lives && (row.Text(2) != m.home || row.Text(3) != host):
+			return 0, refuse(m.taken(row.Text(3)))
 		default:
 			return row.Int(1), nil
 		}
@@ -136,15 +134,23 @@ func (m *membership) numbered(t *tx, now int64) (int64, error) {
 			ended, seen = row.Int(1), row.Int(5)
 		}
 	}
-	for k := int64(1); k <= maxNodes; k++ {
-		if !used[k] {
-			return k, nil
-		}
+	number := int64(1)
+	for used[number] {
+		number++
 	}
-	if ended == 0 {
+	switch {
+	case number <= maxNodes:
+		return number, nil
+	case ended == 0:
 		return 0, refuse(fmt.Errorf("%d nodes use this database, and there may be no more of them", maxNodes))
 	}
 	return ended, forgetNodes(t, m.name, now, seen+1)
+}
+
+func (m *membership) taken(host string) error {
+	return fmt.Errorf("%w: %s on %s, which was seen less than %s ago and has another data directory or machine; give "+
+		"each node a name and a data_dir of its own, or stop that one, and this one takes over", ErrNodeName, m.name,
+		host, nodeLives)
 }
 
 // forgetNodes removes the nodes but one that have ended and were last seen before a time: where machines come and go
@@ -162,6 +168,7 @@ func forgetNodes(t *tx, but string, now, before int64) error {
 			coalesce(sum(history), 0) AS history, coalesce(sum(refusals), 0) AS refusals
 			FROM counter WHERE k IN ` + gone + `) s WHERE counter.k = 0`,
 		"DELETE FROM counter WHERE k IN " + gone,
+		"DELETE FROM alert_told WHERE node IN (SELECT name FROM node WHERE " + ended + ")",
 		"DELETE FROM node WHERE " + ended,
 	} {
 		if err := t.Run(query, but, now, before); err != nil {
@@ -254,8 +261,8 @@ var listNodes = fmt.Sprintf(`SELECT n.name, host, version, started, seen, (n.unt
 		WHERE lease_until > 0 AND lease_until > t2.now GROUP BY lease_owner) m ON m.lease_owner = n.owner
 	ORDER BY 6 DESC, n.k`, ownerHome, serverTime)
 
-// DrainNode has a node take no mail and begin no attempt, or has it work again. It holds over a restart. ErrNoNode: there
-// is none of this name; ErrNoNodes: the store is a file.
+// DrainNode has a node take no mail and begin no attempt, or has it work again. It holds over a restart. ErrNoNode:
+// there is none of this name; ErrNoNodes: the store is a file.
 func (s *Store) DrainNode(ctx context.Context, name string, on bool) error {
 	if !s.Shared() {
 		return ErrNoNodes

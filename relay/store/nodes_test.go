@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -178,10 +179,24 @@ func TestNodeAfterItsDeath(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	testkit.SQL(t, url, "UPDATE node SET host = 'another', until = until + 3600000000000")
+	if _, err := Open(t.Context(), a); !errors.Is(err, ErrNodeName) {
+		t.Fatalf("with a copy of the data directory of another machine: %v", err)
+	}
+	testkit.SQL(t, url, "UPDATE node SET host = convert_to('"+hostname(t)+"', 'UTF8')")
 	s = open(t, a)
 	if s.Owner() != before || !s.Leads() {
 		t.Errorf("%q after %q, leads: %t", s.Owner(), before, s.Leads())
 	}
+}
+
+func hostname(t *testing.T) string {
+	t.Helper()
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host
 }
 
 // One leads, until it ends or its term does.
@@ -193,6 +208,9 @@ func TestLeader(t *testing.T) {
 		all = append(all, open(t, ofServer(t, url, name, true)))
 	}
 	a, b, c := all[0], all[1], all[2]
+	for _, s := range all {
+		still(s) // looks when the test says so
+	}
 	leads := func(when, want string) {
 		t.Helper()
 		if got := leading(all...); !slices.Equal(got, strings.Fields(want)) {
@@ -208,7 +226,6 @@ func TestLeader(t *testing.T) {
 	beat(t, b, c)
 	leads("when others have looked", "b")
 
-	still(b)
 	beat(t, c)
 	leads("while the term lasts", "b")
 	testkit.SQL(t, url, "UPDATE leader SET until = until - 15000000000")
@@ -354,8 +371,9 @@ func TestMostNodes(t *testing.T) {
 	url := testkit.SharedPostgreSQL(t).NewDatabase(t)
 	s := open(t, ofServer(t, url, "a", true))
 	testkit.SQL(t, url, `INSERT INTO node (name, k, boot, home, host, version, started, seen, until)
-		SELECT convert_to('n' || i, 'UTF8'), i, '', '', '', '', 1, (extract(epoch FROM now())::bigint - 100 - i) * 1000000000,
-			9000000000000000000 FROM generate_series(2, 63) i`)
+		SELECT convert_to('n' || i, 'UTF8'), i, '', '', '', '', 1,
+			(extract(epoch FROM now())::bigint - 100 - i) * 1000000000, 9e18
+			FROM generate_series(2, 63) i`)
 	if _, err := Open(t.Context(), ofServer(t, url, "b", true)); err == nil ||
 		!strings.Contains(err.Error(), "63 nodes use this database") {
 		t.Fatalf("the 64th: %v", err)

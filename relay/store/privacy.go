@@ -44,7 +44,13 @@ func (s *Store) UsePrivacy(ctx context.Context, rules privacy.Rules, after time.
 
 // beforeWriting takes addresses out of a new event, if that is to happen at once.
 func (s *Store) beforeWriting(e *trace.Event) {
-	if p := s.privacy.Load(); p != nil && p.after == 0 {
+	p := s.privacy.Load()
+	if p == nil {
+		return
+	}
+	// Where an event is written that had to wait long, the pass of another node may have gone by.
+	missed := s.Shared() && !e.Time.IsZero() && time.Since(e.Time) > max(p.after, privacyDelay)-privacyMargin
+	if p.after == 0 || missed {
 		p.Apply(e)
 	}
 }
@@ -53,7 +59,9 @@ func (s *Store) beforeWriting(e *trace.Event) {
 const (
 	privacyLook  = 500              // events that are read at once
 	privacyBatch = 100              // events in one transaction
-	privacyDelay = 10 * time.Minute // events may be written so late
+	privacyDelay = 10 * time.Minute // events may be written so late; later, see beforeWriting
+	// privacyMargin is more than the time in which an event is written, or is not.
+	privacyMargin = 5 * time.Minute
 )
 
 // HideAddresses takes addresses out of the events that are old enough, in small transactions with pauses. It goes on
@@ -64,7 +72,7 @@ func (s *Store) HideAddresses(ctx context.Context, now time.Time) (total int64, 
 	if p == nil || p.Keeps() {
 		return 0, nil
 	}
-	before := now.Add(-max(p.after, privacyDelay)).UnixNano()
+	before := s.clock.nano(now.Add(-max(p.after, privacyDelay)))
 	done, err := s.privacyDone(ctx, p.String())
 	for err == nil {
 		var found []numbered

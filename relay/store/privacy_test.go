@@ -251,7 +251,7 @@ func TestPrivacyGuideNamesEveryTable(t *testing.T) {
 	}
 	s := open(t, Options{Daemon: true})
 	query, others := "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
-		[]string{"message_body", "content", "node", "leader", "upstream_shared"}
+		[]string{"message_body", "content", "node", "leader", "upstream_shared", "alert_told"}
 	if onServer() {
 		query, others = "SELECT relname::text FROM pg_class WHERE relkind IN ('r'::\"char\", 'p'::\"char\") AND "+
 			"NOT relispartition AND relnamespace = current_schema()::regnamespace", []string{"chunk"}

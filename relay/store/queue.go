@@ -165,7 +165,7 @@ func (s *Store) Record(ctx context.Context, v queue.Version, owner string, o que
 }
 
 // settle writes an outcome, with its reports.
-func (s *Store) settle(t *tx, p location, f finishBulk) (err error) {
+func (s *Store) settle(t *tx, p location, f *finishBulk) (err error) {
 	if f.outcome.Remove {
 		err = p.remove(t, f.v.ID)
 	} else {
@@ -178,7 +178,7 @@ func (s *Store) settle(t *tx, p location, f finishBulk) (err error) {
 }
 
 // record writes the outcome of a message that stays, and ends its lease unless that is somebody else's.
-func (p location) record(t *tx, f finishBulk) error {
+func (p location) record(t *tx, f *finishBulk) error {
 	o, id := f.outcome, f.v.ID
 	if p.until > 0 && p.owner != f.owner {
 		return t.Run(t.layout.recordLate, id, f.recipients, f.reply)
@@ -233,7 +233,7 @@ func (s *Store) ReleaseLeases(ctx context.Context, owner string) (n int64, err e
 // Stats implements queue.Store. Oldest is when the message with the lowest ID came: IDs sort by time.
 func (s *Store) Stats(ctx context.Context) (st queue.Stats, err error) {
 	err = s.readers.read(ctx, func(conn db.Conn) error {
-		c, err := readCounters(conn)
+		c, err := readCounters(conn, s.engine.layout())
 		if err != nil {
 			return err
 		}
@@ -270,7 +270,7 @@ func (s *Store) Writable() error {
 	defer cancel()
 	var have int64
 	err := s.readers.read(ctx, func(conn db.Conn) error {
-		c, err := readCounters(conn)
+		c, err := readCounters(conn, s.engine.layout())
 		have = c.bytes
 		return err
 	})

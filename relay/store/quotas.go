@@ -6,6 +6,7 @@ import (
 
 	"postern/relay/store/internal/db"
 	"postern/relay/upstream"
+	"postern/relay/upstream/account"
 )
 
 var _ upstream.QuotaStore = (*Store)(nil)
@@ -16,14 +17,29 @@ const schema3 = `
 CREATE TABLE upstream_quota (upstream TEXT PRIMARY KEY, data TEXT NOT NULL) STRICT, WITHOUT ROWID;
 `
 
-// LoadQuotas implements upstream.QuotaStore.
+// LoadQuotas implements upstream.QuotaStore. What nodes share of an upstream's accounts is in it.
 func (s *Store) LoadQuotas(ctx context.Context, name string) (quotas []upstream.Quota, err error) {
 	err = s.readers.read(ctx, func(conn db.Conn) error {
 		for row, err := range conn.Rows("SELECT data FROM upstream_quota WHERE upstream = ?", name) {
 			if err != nil {
 				return err
 			}
-			return json.Unmarshal(row.Blob(0), &quotas)
+			if err := json.Unmarshal(row.Blob(0), &quotas); err != nil {
+				return err
+			}
+		}
+		if s.SharedAccounts() == nil {
+			return nil
+		}
+		for row, err := range conn.Rows("SELECT account, state FROM upstream_shared WHERE upstream = ?", []byte(name)) {
+			if err != nil {
+				return err
+			}
+			q, err := account.QuotaOf(account.Row{Account: row.Text(0), State: row.Blob(1)}, s.clock.time)
+			if err != nil {
+				return err
+			}
+			quotas = append(quotas, q)
 		}
 		return nil
 	})

@@ -32,7 +32,7 @@ func (s *Store) Room(ctx context.Context) (r Room, err error) {
 		return r, err
 	}
 	err = s.readers.read(ctx, func(conn db.Conn) error {
-		c, err := readCounters(conn)
+		c, err := readCounters(conn, s.engine.layout())
 		r.Queued = c.bytes
 		return err
 	})

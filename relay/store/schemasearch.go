@@ -13,7 +13,7 @@ import (
 const schemaSearch = `
 CREATE TABLE search_state (
 	k     INTEGER PRIMARY KEY CHECK (k = 1),
-	epoch INTEGER NOT NULL, -- counts the times that it began anew
+	epoch INTEGER NOT NULL, -- counts the times that it began anew: see epochs
 	floor INTEGER NOT NULL,
 	low   INTEGER NOT NULL,
 	done  INTEGER NOT NULL,
@@ -40,6 +40,9 @@ type searchState struct {
 	epoch                  int64
 	floor, low, done, high int64
 }
+
+// epochs is how far apart epochs are: what is left of one by this is the node that keeps the index.
+const epochs = nodeNumbers
 
 func readSearchState(conn db.Conn) (searchState, error) {
 	for row, err := range conn.Rows("SELECT epoch, floor, low, done, high FROM search_state WHERE k = 1") {
@@ -114,7 +117,7 @@ func (t *tx) discard(events []int64) error {
 			}
 		}
 		if begun {
-			state.epoch++
+			state.epoch += epochs
 			return state.save(t)
 		}
 	}

@@ -19,8 +19,14 @@ const maxVisits = 6000
 // trace.ErrQuery are for whoever asks; no other error depends on the question. In the daemon searches go one after the
 // other, and wait while mail is busy and whoever searches has taken what it can spare; trace.ErrTooMany is of these.
 func (s *Store) Search(ctx context.Context, q trace.Search) (a trace.Answer, err error) {
+	q.Since, q.Until = s.clock.there(q.Since), s.clock.there(q.Until)
 	l := searching{q: q}
 	err = l.in(ctx, s)
+	for i := range l.answer.Found {
+		f := &l.answer.Found[i]
+		f.Time, f.First, f.Last = s.clock.here(f.Time), s.clock.here(f.First), s.clock.here(f.Last)
+	}
+	l.answer.Reached = s.clock.here(l.answer.Reached)
 	return l.answer, wrap(err, "search the trace")
 }
 

@@ -114,7 +114,7 @@ func searched(b *testing.B) *Store {
 	s := open(b, Options{Dir: dir, Daemon: true, MaxEvents: 1 << 40})
 	var there int64
 	err := s.readers.read(b.Context(), func(conn db.Conn) error {
-		c, err := readCounters(conn)
+		c, err := readCounters(conn, s.engine.layout())
 		there = c.events
 		return err
 	})
@@ -175,7 +175,7 @@ func indexAnew(b *testing.B, s *Store) {
 		if err != nil {
 			return err
 		}
-		counts, err := readCounters(conn)
+		counts, err := readCounters(conn, s.engine.layout())
 		if err != nil {
 			return err
 		}

@@ -331,7 +331,7 @@ func TestStaleIndexIsNotWritten(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	err := x.add(t.Context(), state.epoch, state.done, until, func(*searchState) {})
+	_, err := x.add(t.Context(), state.epoch, state.done, until, func(*searchState) {})
 	if !errors.Is(err, errStale) {
 		t.Errorf("written all the same: %v", err)
 	}

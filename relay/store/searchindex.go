@@ -30,12 +30,15 @@ const (
 // errStale ends work on the index that something else has overtaken. It is begun again.
 var errStale = errors.New("the index of the trace has changed meanwhile")
 
-// Indexer keeps the index of the trace up to date. Only one process at a time may have one: the daemon.
+// Indexer keeps the index of the trace up to date. Only one process at a time may run one: the daemon, or of several
+// nodes the one that leads.
 type Indexer struct {
 	s       *Store
-	commits uint64 // of the store, when it was last looked at
-	told    uint64 // events that the store had got then
-	own     uint64 // since then, by the indexer itself
+	owns    bool      // the index is this one's
+	lost    time.Time // when another one had taken it over
+	commits uint64    // of the store, when it was last looked at
+	told    uint64    // events that the store had got then
+	own     uint64    // since then, by the indexer itself
 	looked  time.Time
 	asked   map[int64]rewriting
 	swept   int64 // epoch in which nothing is left over of segments that are gone
@@ -52,11 +55,12 @@ func (s *Store) NewIndexer() *Indexer { return &Indexer{s: s, asked: map[int64]r
 
 // Run works until ctx ends. What fails is logged once and tried again; a damaged index is made anew.
 func (x *Indexer) Run(ctx context.Context) {
+	x.owns, x.lost = false, time.Time{}
 	failing := false
 	rest := indexEvery
 	for pause(ctx, rest) == nil {
 		began := time.Now()
-		did, err := x.step(ctx, began, x.busy(began))
+		did, err := x.step(ctx, fromNano(x.s.clock.nano(began)), x.busy(began))
 		if errors.Is(err, errSearchIndex) {
 			x.s.log.Warn("the index of the trace is damaged and is made anew", "err", err)
 			err = x.s.Reindex(ctx)
@@ -85,6 +89,9 @@ func (x *Indexer) busy(now time.Time) bool {
 
 // step does the most urgent piece of work and reports whether there was any.
 func (x *Indexer) step(ctx context.Context, now time.Time, busy bool) (did bool, err error) {
+	if mine, err := x.claim(ctx, now); err != nil || !mine {
+		return false, err
+	}
 	work := []func(context.Context, time.Time, bool) (bool, error){x.rewrite, x.addNew, x.addLate}
 	if !busy {
 		work = append(work, x.sweep, x.merge, x.addOld)
@@ -100,6 +107,40 @@ func (x *Indexer) step(ctx context.Context, now time.Time, busy bool) (did bool,
 		}
 	}
 	return false, nil
+}
+
+// yieldFor is how long an indexer leaves the index to another one that has taken it over, unless it is ended before.
+const yieldFor = 10 * time.Second
+
+// claim sees to it that the index is this node's. One that led before may not have noticed yet that it does not any
+// more: what it has begun is not written then, and it begins nothing.
+func (x *Indexer) claim(ctx context.Context, now time.Time) (mine bool, err error) {
+	e, shared := x.s.engine.(*server)
+	if !shared {
+		return true, nil
+	}
+	node := e.eventBits()
+	state, err := x.look(ctx, func(db.Conn, searchState) error { return nil })
+	switch {
+	case err != nil:
+		return false, err
+	case x.owns && state.epoch%epochs == node:
+		return true, nil
+	case x.owns:
+		x.owns, x.lost = false, now
+	}
+	if !x.lost.IsZero() && now.Sub(x.lost) < yieldFor {
+		return false, nil
+	}
+	err = x.write(ctx, state.epoch, func(t *tx, state searchState) error {
+		state.epoch += epochs - state.epoch%epochs + node
+		return state.save(t)
+	})
+	if errors.Is(err, errStale) {
+		return false, nil
+	}
+	x.owns, x.lost, x.swept = err == nil, time.Time{}, 0
+	return x.owns, err
 }
 
 // look reads the state of the index, and what f wants to know beside it.
@@ -141,15 +182,21 @@ func (x *Indexer) addNew(ctx context.Context, now time.Time, busy bool) (bool, e
 	if err != nil || until <= state.done {
 		return false, err
 	}
-	if until > state.high { // from now on, who inserts an event below says so
-		if err := x.write(ctx, state.epoch, func(t *tx, state searchState) error {
-			state.high = until
-			return state.save(t)
-		}); err != nil {
-			return false, err
-		}
+	if err := x.raise(ctx, state, until); err != nil {
+		return false, err
 	}
-	return true, x.add(ctx, state.epoch, state.done, until, func(state *searchState) { state.done = until })
+	return x.add(ctx, state.epoch, state.done, until, func(state *searchState) { state.done = until })
+}
+
+// raise puts the upper bound further up: from now on, who inserts an event below says so. It never goes back.
+func (x *Indexer) raise(ctx context.Context, state searchState, until int64) error {
+	if until <= state.high {
+		return nil
+	}
+	return x.write(ctx, state.epoch, func(t *tx, state searchState) error {
+		state.high = max(state.high, until)
+		return state.save(t)
+	})
 }
 
 // newUntil says up to where new events are worth a batch. Those of the last moments are left: others may come yet that
@@ -203,28 +250,32 @@ func (x *Indexer) addOld(ctx context.Context, _ time.Time, _ bool) (bool, error)
 	}
 	if floor < state.floor {
 		if err := x.write(ctx, state.epoch, func(t *tx, state searchState) error {
-			state.floor = floor
+			state.floor = min(state.floor, floor)
 			return state.save(t)
 		}); err != nil {
 			return false, err
 		}
 	}
-	return true, x.add(ctx, state.epoch, floor, state.low, func(state *searchState) { state.low = floor })
+	return x.add(ctx, state.epoch, floor, state.low, func(state *searchState) { state.low = floor })
 }
 
-// add indexes the events of a range, and then says so.
-func (x *Indexer) add(ctx context.Context, epoch, from, until int64, then func(*searchState)) error {
+// add indexes the events of a range, and then says so. It does nothing while somebody may still insert one there who
+// does not know that it is late.
+func (x *Indexer) add(ctx context.Context, epoch, from, until int64, then func(*searchState)) (did bool, err error) {
+	if settled, err := x.s.engine.settled(ctx); err != nil || !settled {
+		return false, err
+	}
 	var built []*newSegment
-	err := x.s.readers.read(ctx, func(conn db.Conn) (err error) {
+	err = x.s.readers.read(ctx, func(conn db.Conn) (err error) {
 		built, err = buildSegments(eventRows(conn,
 			"SELECT n, kind, id, session, login, sender, rcpt, data FROM event NOT INDEXED WHERE n >= ? AND n < ? "+
 				"ORDER BY n", from, until))
 		return err
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
-	return x.replace(ctx, epoch, built, nil, func(_ *tx, state *searchState) error {
+	return true, x.replace(ctx, epoch, built, nil, func(_ *tx, state *searchState) error {
 		then(state)
 		return nil
 	})
@@ -318,7 +369,7 @@ func (s *Store) Reindex(ctx context.Context) error {
 			}
 		}
 		return t.Run("INSERT INTO search_state VALUES (1, 1, ?1, ?1, ?1, ?1) ON CONFLICT (k) DO UPDATE SET "+
-			"epoch = search_state.epoch + 1, floor = ?1, low = ?1, done = ?1, high = ?1", next)
+			"epoch = search_state.epoch + ?2, floor = ?1, low = ?1, done = ?1, high = ?1", next, epochs)
 	})
 	return wrap(err, "begin the index of the trace anew")
 }

@@ -2,7 +2,10 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
+	"sync"
 	"time"
 
 	"postern/relay/stats"
@@ -57,24 +60,84 @@ func (s *Store) AddStatisticsNow(ctx context.Context, sums []stats.Sum) error {
 }
 
 func (s *Store) addStats(ctx context.Context, sums []stats.Sum, lazy bool) error {
-	if len(sums) == 0 {
+	s.sums.mu.Lock()
+	defer s.sums.mu.Unlock()
+	err := s.addDoubted(ctx, lazy)
+	if err == nil && len(sums) > 0 {
+		err = s.addMarked(ctx, markedSums{rand.Int64(), sums}, lazy)
+	}
+	return wrap(err, "add to the statistics")
+}
+
+// markedSums are sums with a number that is written in the same transaction: by it one whose commit had no answer is
+// told from one that did not take place. Who counted them would add them twice if it were told of an error.
+type markedSums struct {
+	mark int64
+	sums []stats.Sum
+}
+
+// doubtedSums is for who adds sums, one after the other.
+type doubtedSums struct {
+	mu   sync.Mutex
+	last *markedSums // guarded by mu; those of which it is not known whether they are written; nil: none
+}
+
+// addDoubted adds what may have been added, unless it was.
+func (s *Store) addDoubted(ctx context.Context, lazy bool) error {
+	d := s.sums.last
+	if d == nil {
 		return nil
 	}
-	err := s.writer.do(ctx, &op{lazy: lazy, cost: int64(2 * len(sums)), run: func(t *tx) error {
-		for _, table := range []*statTable{statHours, statDays} {
-			a := statAdding{tx: t, table: table, room: map[stats.Cell]int{}}
-			for i := range sums {
-				if err := a.add(&sums[i]); err != nil {
-					return err
-				}
-			}
-			if err := a.count(); err != nil {
+	var there bool
+	err := s.write(ctx, func(t *tx) error {
+		last, _, err := t.Int("SELECT n FROM stat_count WHERE name = ?", statsMark(t))
+		there = last == d.mark
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if s.sums.last = nil; !there {
+		if err = s.addMarked(ctx, *d, lazy); err != nil {
+			s.sums.last = d
+		}
+	}
+	return err
+}
+
+var putStatsMark = upsert("stat_count", 1, "name", "n")
+
+// statsMark is the row of the last mark of a node.
+func statsMark(t *tx) string { return fmt.Sprint("node ", t.counter) }
+
+// addMarked keeps sums whose outcome is not known, and reports no error of them.
+func (s *Store) addMarked(ctx context.Context, m markedSums, lazy bool) error {
+	err := s.writer.do(ctx, &op{lazy: lazy, cost: int64(2 * len(m.sums)), run: func(t *tx) error {
+		if err := addSums(t, m.sums); err != nil || !s.Shared() {
+			return err
+		}
+		return t.Run(putStatsMark, statsMark(t), m.mark)
+	}})
+	if errors.Is(err, errDoubt) {
+		s.sums.last = &m
+		return nil
+	}
+	return err
+}
+
+func addSums(t *tx, sums []stats.Sum) error {
+	for _, table := range []*statTable{statHours, statDays} {
+		a := statAdding{tx: t, table: table, room: map[stats.Cell]int{}}
+		for i := range sums {
+			if err := a.add(&sums[i]); err != nil {
 				return err
 			}
 		}
-		return nil
-	}})
-	return wrap(err, "add to the statistics")
+		if err := a.count(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // statAdding adds sums to one table in one transaction.

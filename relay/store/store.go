@@ -89,7 +89,9 @@ type Store struct {
 	sealer  *seal.Sealer
 	privacy atomic.Pointer[privacyInForce] // nil: addresses are kept
 	told    atomic.Uint64                  // events that were appended here
-	pace    *pace                          // of people who search; nil: they are in another process than mail
+	doubted doubted
+	sums    doubtedSums
+	pace    *pace // of people who search; nil: they are in another process than mail
 
 	member   *membership    // among the nodes; nil: SQLite, or a command
 	running  sync.WaitGroup // the writer's goroutine

@@ -67,6 +67,9 @@ func (s *Store) Timeline(ctx context.Context, by, id string) (all []trace.Event,
 		all = inOrder(byNumber)
 		return nil
 	})
+	for i := range all {
+		all[i].Time = s.clock.here(all[i].Time)
+	}
 	return all, more, wrap(err, "read the trace of %s", id)
 }
 

@@ -51,6 +51,7 @@ type lease struct {
 
 	probes      bool // the right to probe is here
 	probeWanted time.Time
+	barred      bool // somebody wanted to probe, and had not the right
 }
 
 // ask has the account settled at once, unless that was asked for a moment ago: then the next look tells.
@@ -116,6 +117,7 @@ func (a *account[H]) mayProbe(now time.Time) bool {
 	if l.probes && now.Before(l.ends) {
 		return true
 	}
+	l.barred = true
 	l.ask(now)
 	return false
 }
@@ -132,6 +134,21 @@ func (a *account[H]) need(now time.Time, have, want share) {
 		}
 	}
 	a.lease.ask(now)
+}
+
+// ahead asks for what the next message needs, where this one has taken the last slot or token that was here.
+func (a *account[H]) ahead(now time.Time) {
+	l := a.lease
+	if l == nil {
+		return
+	}
+	last := a.open() >= a.places(now) && a.places(now) < a.flow.now
+	for i := range a.pace {
+		last = last || a.pace[i].limit > 0 && a.pace[i].ready() <= 0
+	}
+	if last {
+		l.ask(now)
+	}
 }
 
 // moved tells others that the breaker has changed here.

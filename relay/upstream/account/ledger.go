@@ -176,6 +176,27 @@ func (m *common) out() (n int64) {
 	return n
 }
 
+// QuotaOf is what a row says of an account's rates, and of a quota that is used up. local makes a time of this machine
+// from one of the database's clock in nanoseconds.
+func QuotaOf(r Row, local func(int64) time.Time) (q upstream.Quota, err error) {
+	l, err := decodeLedger(r.State)
+	if err != nil {
+		return q, err
+	}
+	q.Identity = r.Account
+	if l.Hold.Spent && !l.Hold.ready() {
+		q.Until, q.Reply = local(l.Hold.Until), l.Hold.Reply
+	}
+	for _, m := range l.Meters {
+		w := window{span: m.Span}
+		for _, c := range m.Cells {
+			q.Counts = append(q.Counts, upstream.QuotaCount{Unit: m.Unit, Per: m.Span,
+				Leaves: local(w.leaves(c[0]).UnixNano()), Count: c[1]})
+		}
+	}
+	return q, nil
+}
+
 // forget is when nobody misses the ledger any more.
 func (l *ledger) forget(now int64) int64 {
 	at := max(now+int64(leaseTime), l.Hold.Until)

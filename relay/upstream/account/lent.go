@@ -22,7 +22,7 @@ func (m *meter) within(now time.Time) int64 {
 }
 
 // ask is what a meter wants: while the account is used, twice what was sent lately and one for each slot, or a
-// twentieth of all; one for an account that is to be warm. waited: whoever asked for more has had time to take it.
+// twentieth of all; one at least, also for an account that is to be warm. waited: whoever asked for more has had time to take it.
 func (m *meter) ask(active, warm, waited bool, slots int64) rateAsk {
 	if waited && m.ready() >= m.lent.need {
 		m.lent.need = 0
@@ -32,7 +32,7 @@ func (m *meter) ask(active, warm, waited bool, slots int64) rateAsk {
 	case m.limit == 0:
 	case active:
 		r.need = m.lent.need
-		r.like = max(r.need, min(slots+2*m.lent.recent, m.limit/4), m.limit/20)
+		r.like = max(r.need, 1, min(slots+2*m.lent.recent, m.limit/4), m.limit/20)
 	case warm:
 		r.like = 1
 	}
@@ -82,7 +82,18 @@ func (m *meter) roomOfAll(now time.Time) int64 {
 	if m.lent == nil {
 		return m.window.room(now)
 	}
-	return max(0, m.lent.all.room(m.lent.now(now)))
+	all := m.ofAll(now)
+	return max(0, all.room(m.lent.now(now)))
+}
+
+// ofAll is what all nodes have sent, with what was sent here since it was told.
+func (m *meter) ofAll(now time.Time) window {
+	w := m.lent.all
+	if n := m.lent.used - m.lent.accounted; n > 0 {
+		w.count(m.lent.now(now), n)
+		w.flying = max(0, w.flying-n)
+	}
+	return w
 }
 
 // until is when there may be room for n more, zero if only asking can tell.
@@ -93,8 +104,8 @@ func (m *meter) until(now time.Time, n int64) time.Time {
 	if n <= m.within(now) {
 		return time.Time{}
 	}
-	there := m.lent.now(now)
-	at := m.lent.all.until(there, n-m.ready())
+	there, all := m.lent.now(now), m.ofAll(now)
+	at := all.until(there, n-m.ready())
 	if at.IsZero() {
 		return time.Time{}
 	}
@@ -124,9 +135,9 @@ func (m *meter) seen(now time.Time) (sum int64, oldest time.Time) {
 		oldest = m.oldest(now)
 		return m.sum, oldest
 	}
-	there := m.lent.now(now)
-	if oldest = m.lent.all.oldest(there); !oldest.IsZero() {
+	there, all := m.lent.now(now), m.ofAll(now)
+	if oldest = all.oldest(there); !oldest.IsZero() {
 		oldest = now.Add(oldest.Sub(there))
 	}
-	return m.lent.all.sum, oldest
+	return all.sum, oldest
 }

@@ -346,6 +346,29 @@ func TestTryAgainAndStartProbeOnce(t *testing.T) {
 	})
 }
 
+// When a probe has found out nothing, the other node, which asked for it once and waits to be told, is.
+func TestProbeWithoutNewsPassesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{t: t, limit: 3}
+		a, b := two(t, accounttest.New(0), p)
+		paused(t, a, b)
+		a.table.TryAgain()
+		within(t, 2*time.Second, "one probes", b.begin)
+		pass(time.Second, a, b)
+		if a.begin() {
+			t.Fatal("both probe")
+		}
+		pass(10*time.Second, a, b)
+		told := a.changed.Load()
+		b.end(account.News{})
+		within(t, 7*time.Second, "the other is told", func() bool { return a.changed.Load() > told })
+		within(t, time.Second, "it probes", a.begin)
+		a.end(works)
+		a.close(t)
+		b.close(t)
+	})
+}
+
 // A quota that is used up is so for all, also for a node that starts, until the first of what all have sent leaves it.
 func TestQuotaIsUsedUpForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -3,8 +3,6 @@ package account
 import (
 	"context"
 	"time"
-
-	"postern/relay/upstream"
 )
 
 // party is a table as other nodes see it: one of those that share. Its methods run in exchanges, which follow each
@@ -30,8 +28,8 @@ func (p *party[H]) collect(now time.Time, c *clock, drafts []*draft) []*draft {
 		}
 		l.looked = now
 		d := &draft{m: p, key: key, row: Row{Upstream: p.set.Name, Account: key, Version: l.version}}
-		if c.known(now) {
-			l.soon = false
+		l.soon = !c.known(now) // in the next round
+		if !l.soon {
 			p.draft(a, now, c, d)
 		}
 		drafts = append(drafts, d)
@@ -216,6 +214,9 @@ func (p *party[H]) apply(a *account[H], now time.Time, c *clock, d *draft, answe
 		more = a.pace[i].learn(l, now, c, current) || more
 	}
 	a.shed(now)
+	if l.barred && l.known.Probe == "" { // who had the right has not used it
+		l.barred, more = false, true
+	}
 	return more || a.places(now) > places || l.probes && !probed
 }
 
@@ -250,8 +251,8 @@ func (p *party[H]) over(a *account[H]) {
 	a.shed(now)
 }
 
-// adopt makes the breaker what another node has found. A pause that is older than this table is probed at once, as
-// after every start: what the account logs in with may have been mended.
+// adopt makes the breaker what another node has found. A wait that is older than this table is over for all nodes, up to
+// one probe, as after every start: what was wrong may have been mended. That a quota is used up cannot be.
 func (p *party[H]) adopt(a *account[H], now time.Time, c *clock, first bool) {
 	l, h := a.lease, &a.lease.known.Hold
 	l.epoch, l.dirty, l.spent = h.Epoch, false, h.Spent
@@ -263,8 +264,9 @@ func (p *party[H]) adopt(a *account[H], now time.Time, c *clock, first bool) {
 			Early: h.Early, Since: c.local(h.Since, now), epoch: was.epoch + 1}
 	}
 	b := &a.breaker
-	if first && b.Status == upstream.Paused && b.Early && !h.Spent && b.Since.Before(p.born) && now.Before(b.Until) {
+	if first && !b.Ready() && !h.Spent && b.Since.Before(p.born) && now.Before(b.Until) {
 		b.Until = now
+		a.moved(false) // mail that there is to try it with may be another node's
 	}
 	a.spentLocked(h.Spent)
 	p.armLocked(a, now)

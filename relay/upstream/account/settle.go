@@ -273,7 +273,7 @@ func (m *common) lend(now int64, id string, r *rateAsk, p *part, sum int64) {
 	if n := min(r.need-ready, room-earlier); n > 0 {
 		p.Out, ready, room = p.Out+n, ready+n, room-n
 	}
-	if n := min(r.like-ready, (room-lack)/2); n > 0 && ready < (r.like+1)/2 {
+	if n := min(r.like-ready, (room-lack+1)/2); n > 0 && ready < (r.like+1)/2 {
 		p.Out, ready = p.Out+n, ready+n
 	}
 	if p.Lack = max(0, min(r.need, r.limit)-max(ready, 0)); p.Lack == 0 {

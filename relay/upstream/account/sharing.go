@@ -77,6 +77,7 @@ func (s *Sharing) join(m member) (id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.members = append(s.members, m)
+	s.kick() // what is to be ready is leased at once
 	return s.node + "/" + crypto.Text()[:12]
 }
 
@@ -87,6 +88,10 @@ func (s *Sharing) kick() {
 	default:
 	}
 }
+
+// Begin exchanges once, so that what tables want to have ready is leased where other nodes do not have it. What fails is
+// logged, and Run tries again.
+func (s *Sharing) Begin(ctx context.Context) { _ = s.exchange(ctx) }
 
 // Run exchanges until ctx ends. It is to end after the tables have been closed, so that what they leased is given back.
 func (s *Sharing) Run(ctx context.Context) {
@@ -104,8 +109,10 @@ func (s *Sharing) Run(ctx context.Context) {
 	}
 }
 
-// leave gives back what a closed table has, now.
+// leave gives back what a closed table has, now, or within swapTimeout.
 func (s *Sharing) leave(ctx context.Context, m member) {
+	ctx, cancel := context.WithTimeout(ctx, swapTimeout)
+	defer cancel()
 	for range swapRounds {
 		if s.exchange(ctx) != nil || m.gone() {
 			break

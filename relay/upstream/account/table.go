@@ -143,6 +143,7 @@ func (t *Table[H]) Reserve(now time.Time, identity string, first func(H)) (slot 
 		s.term = a.lease.term
 	}
 	a.pace.take(&s.share, least)
+	a.ahead(now)
 	return s, time.Time{}
 }
 

@@ -152,7 +152,7 @@ func (s *Server) look(ctx context.Context, pg *pgconn.PgConn) error {
 	said, err := ask(ctx, pg, `SELECT pg_backend_pid(), current_setting('server_version_num'),
 		pg_is_in_recovery() OR current_setting('transaction_read_only')::bool, current_setting('synchronous_commit'),
 		current_setting('synchronous_standby_names'), current_setting('fsync'),
-		current_setting('standard_conforming_strings')`)
+		current_setting('standard_conforming_strings'), current_setting('default_transaction_isolation')`)
 	if err != nil {
 		return err
 	}
@@ -167,8 +167,15 @@ func (s *Server) look(ctx context.Context, pg *pgconn.PgConn) error {
 		return &Error{Msg: "the pooler does not pass on standard_conforming_strings: set track_extra_parameters or " +
 			"turn it on in postgresql.conf", kind: db.Refused}
 	}
+	if s.Pooled && said[7] != isolation {
+		return &Error{Msg: fmt.Sprintf("default_transaction_isolation is %s, which cannot be changed through the "+
+			"pooler: set it to %s for the role", said[7], isolation), kind: db.Refused}
+	}
 	return nil
 }
+
+// isolation is what transactions have that write: each of their statements sees what others have committed before it.
+const isolation = "read committed"
 
 // settings are the expressions that make ours. What waits for a standby more than "on" does is left as it is; also
 // remote_write, which trusts that the machine of the standby does not fail together with the primary.
@@ -181,6 +188,7 @@ func (l limits) settings(durable string, local bool) string {
 		setting("lock_timeout", ms(l.lock), local),
 		setting("idle_in_transaction_session_timeout", ms(l.idle), local),
 		setting("synchronous_commit", durable, local),
+		setting("default_transaction_isolation", isolation, local),
 	}, ", ")
 }
 

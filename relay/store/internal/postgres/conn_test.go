@@ -468,7 +468,8 @@ func TestOpen(t *testing.T) {
 	c := open(t, Config{Node: "eins"})
 	must(t, c.Exec("DROP ROLE IF EXISTS careless; CREATE ROLE careless LOGIN; ALTER ROLE careless SET "+
 		"synchronous_commit = off; DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN; ALTER ROLE reader SET "+
-		"default_transaction_read_only = on"))
+		"default_transaction_read_only = on; DROP ROLE IF EXISTS strict; CREATE ROLE strict LOGIN; ALTER ROLE strict "+
+		"SET default_transaction_isolation = serializable"))
 	if n := count(t, c, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'postern eins'::text"); n != 1 {
 		t.Error("the node's name is not told")
 	}
@@ -484,6 +485,12 @@ func TestOpen(t *testing.T) {
 			t.Error("commits are not synchronous")
 		}
 	}
+	strict := open(t, Config{URL: role("strict")})
+	must(t, strict.Run("BEGIN IMMEDIATE"))
+	if count(t, strict, "SELECT count(*) FROM pg_settings WHERE name = 'transaction_isolation'::text AND setting = "+
+		"'read committed'::text") != 1 {
+		t.Error("a statement does not see what others have committed before it")
+	}
 	dead, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	dead.Close()
@@ -493,6 +500,7 @@ func TestOpen(t *testing.T) {
 	}
 	for url, want := range map[string]db.Kind{
 		role("nobody_at_all"):                                      db.Refused,
+		newPooler(t, s).as("strict"):                               db.Refused,
 		strings.Replace(s.url(), "/postgres?", "/no?", 1):          db.Refused,
 		"postgres://x:geheim@" + dead.Addr().String():              db.Gone,
 		"postgres://x:geheim@127.0.0.1:port/":                      db.Refused,

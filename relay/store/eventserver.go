@@ -1,0 +1,57 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"postern/relay/store/internal/db"
+)
+
+// nodeNumbers is how many nodes have event numbers that no other node has, and how many nanoseconds apart those of one
+// node are.
+const nodeNumbers = 64
+
+// number implements engine. Its time is by the clock of the database, so that what nodes do stands in the order in
+// which they did it, and the last bits are the node's, so that no two write one number. Who reads gets it by their own.
+func (s *server) number(t time.Time) (n, step int64) {
+	return s.clock.nano(t)&^(nodeNumbers-1) | s.eventBits(), nodeNumbers
+}
+
+// eventBits are those of the node; 0: of commands.
+func (s *server) eventBits() int64 { return s.node.Load() & (nodeNumbers - 1) }
+
+// Batches of events do not wait for the lock of all writes. They read the bounds of the index (bulkLate) with the lock
+// of bulkShare, which all of them share until they have ended. Nobody takes it alone: others would wait for who waits
+// for it. The indexer looks who has it instead.
+const eventWriters = `SELECT virtualtransaction FROM pg_locks
+	WHERE locktype = 'advisory'::text AND classid = 1347638350 AND objid = 3 AND objsubid = 2
+	AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
+
+// How long the indexer waits for them before it does something else, and how often it looks meanwhile.
+const (
+	settledFor   = 200 * time.Millisecond
+	settledEvery = 5 * time.Millisecond
+)
+
+// settled implements engine. A bound that is committed before is seen by all who begin later.
+func (s *server) settled(ctx context.Context) (bool, error) {
+	began := time.Now()
+	before, err := s.eventWriters(ctx)
+	for err == nil && len(before) > 0 {
+		if time.Since(began) >= settledFor {
+			return false, nil
+		}
+		if err := pause(ctx, settledEvery); err != nil {
+			return false, err
+		}
+		var now []string
+		now, err = s.eventWriters(ctx)
+		before = slices.DeleteFunc(before, func(who string) bool { return !slices.Contains(now, who) })
+	}
+	return err == nil, err
+}
+
+func (s *server) eventWriters(ctx context.Context) ([]string, error) {
+	return readAll(ctx, s.readers, func(row db.Row) (string, error) { return row.Text(0), nil }, eventWriters)
+}
