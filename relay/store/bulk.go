@@ -150,9 +150,9 @@ const (
 	// What another node is just changing is not waited for: it is not the version that was seen any more.
 	bulkLease = `WITH free AS (
 			SELECT m.id, f.owner, f.attempts, f.until FROM message m
-			JOIN unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[])
-				AS f(id, attempts, owner, now, until) ON m.id = f.id
-			WHERE m.held = 0 AND (m.attempts = f.attempts AND m.lease_until <= f.now
+			JOIN unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[])
+				AS f(id, attempts, owner, now, until, before) ON m.id = f.id
+			WHERE m.held = 0 AND (m.attempts = f.attempts AND m.lease_owner = f.before AND m.lease_until <= f.now
 				OR m.attempts = f.attempts + 1 AND m.lease_until > 0 AND m.lease_owner = f.owner)
 			FOR UPDATE OF m SKIP LOCKED
 		) UPDATE message m SET attempts = free.attempts + 1, lease_owner = free.owner, lease_until = free.until,
@@ -187,8 +187,8 @@ var bulkBecame = map[string]string{
 			AND m.waiting_for = f.waiting_for AND m.warned = f.warned
 		JOIN message_body b ON b.id = f.id AND b.recipients = f.recipients AND b.last_reply = f.last_reply`,
 	bulkLease: `SELECT m.id
-		FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[])
-			AS f(id, attempts, owner, now, until)
+		FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[])
+			AS f(id, attempts, owner, now, until, before)
 		JOIN message m ON m.id = f.id AND m.attempts = f.attempts + 1 AND m.lease_owner = f.owner
 			AND m.lease_until = f.until`,
 	bulkExtend: `SELECT m.id FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[])
@@ -310,7 +310,7 @@ func (l leaseBulk) join(b *batch, answer answers) bool {
 	if !b.only(v.ID) {
 		return false
 	}
-	s := b.row(bulkLease, v.ID, v.Attempts, l.owner, b.clock.nano(l.now), max(b.clock.nano(l.until), 1))
+	s := b.row(bulkLease, v.ID, v.Attempts, l.owner, b.clock.nano(l.now), max(b.clock.nano(l.until), 1), v.Owner)
 	s.answers[v.ID] = answer
 	return true
 }
