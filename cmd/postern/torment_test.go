@@ -86,6 +86,7 @@ type claimed struct {
 	seq      int
 	accepted map[string]string // body by recipient
 	refused  []string
+	wait     func() // before each message; nil: nobody waits
 }
 
 // body of every third message is one long line.
@@ -133,6 +134,9 @@ func (c *claimed) torment(o *office, enough *atomic.Bool) {
 	}
 	defer client.Close()
 	for !enough.Load() {
+		if c.wait != nil {
+			c.wait()
+		}
 		to, from, body := c.next()
 		err := submit(client, from, to, "From: anna@example.com\r\nSubject: x\r\n\r\n"+body)
 		reply, answered := errors.AsType[*textproto.Error](err)
