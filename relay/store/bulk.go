@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"postern/mail"
@@ -37,6 +38,7 @@ type batch struct {
 	busy   map[string]bool   // messages that are in it: a statement changes a row once
 	events map[int64]bool    // numbers
 	adds   counters          // to the counters
+	id     int64             // the number that it leaves; random
 	sent   bool              // it may take place
 }
 
@@ -167,11 +169,12 @@ const (
 	bulkLate  = `INSERT INTO search_late SELECT n FROM unnest($1::bigint[]) AS f(n), search_state s
 		WHERE s.k = 1 AND f.n >= s.floor AND f.n < s.high ON CONFLICT DO NOTHING`
 	// A batch of a daemon puts its number in place of the last one, or fails: one whose answer was lost either has its
-	// number there, or is kept from taking place by another number (see fence). Commands share row 0 and have none.
+	// number there, or is kept from taking place by another number (see fence). Numbers are random: a former life of this
+	// daemon may have a batch under way. Commands share row 0 and have none.
 	bulkCounters = `WITH done AS (
 			UPDATE counter SET messages = messages + $1::bigint, held = held + $2::bigint,
 				bytes = bytes + $3::bigint, events = events + $4::bigint, history = history + $5::bigint,
-				refusals = refusals + $6::bigint, batch = CASE WHEN k = 0 THEN 0 ELSE $8::bigint + 1 END
+				refusals = refusals + $6::bigint, batch = CASE WHEN k = 0 THEN 0 ELSE $9::bigint END
 			WHERE k = $7::bigint AND (k = 0 OR batch = $8::bigint) RETURNING 1
 		) SELECT 1 / count(*) FROM done`
 )
@@ -375,7 +378,7 @@ func (s *server) split(ops []*op) (groups [][]*op) {
 // together runs writes that join a batch, and then, each alone, those that do not.
 func (s *server) together(ops []*op) (did outcome, err error) {
 	b := &batch{server: s, parts: map[int64]bool{}, calls: map[string]*stack{}, busy: map[string]bool{},
-		events: map[int64]bool{}}
+		events: map[int64]bool{}, id: rand.Int64()}
 	did.results = make([]error, len(ops))
 	var rest []int
 	for i, o := range ops {
@@ -438,7 +441,7 @@ func (b *batch) send(conn *postgres.Conn) error {
 		b.lapsed = false
 	}
 	calls = append(calls, postgres.Call{Query: bulkCounters, Args: []any{c.messages, c.held, c.bytes, c.events,
-		c.history, c.refusals, node, b.batch}})
+		c.history, c.refusals, node, b.batch, b.id}})
 	calls = append(calls, postgres.Call{Query: "SELECT coalesce(sum(bytes), 0)::bigint FROM counter"})
 	b.sent = true
 	results, err := conn.Pipeline(context.Background(), calls)
@@ -447,7 +450,7 @@ func (b *batch) send(conn *postgres.Conn) error {
 		b.known = 0                                // the part may have been dropped since
 		return err
 	}
-	b.batch++
+	b.batch = b.id
 	for i, query := range b.order {
 		s := b.calls[query]
 		if len(s.answers) == 0 {
@@ -500,7 +503,7 @@ func (b *batch) fence(cause error) error {
 	case node == 0:
 		return b.resolve(cause)
 	}
-	before, done, fenced := b.batch, b.batch+1, b.batch+2
+	before, done, fenced := b.batch, b.id, rand.Int64()
 	b.lapsed = true
 	return b.settle(cause, func(conn *postgres.Conn) (postgres.Outcome, error) {
 		err := conn.Run("UPDATE counter SET batch = ? WHERE k = ? AND batch = ?", fenced, node, before)

@@ -432,6 +432,28 @@ func TestFailover(t *testing.T) {
 	}
 }
 
+// A batch of a former life that takes place late is not taken for one of this life whose answer was lost.
+func TestLateBatchOfAFormerLife(t *testing.T) {
+	once(t)
+	pg := testkit.SharedPostgreSQL(t)
+	gate := testkit.NewGate(t, pg.Address())
+	url := pg.NewDatabase(t)
+	s := open(t, ofServer(t, gate.URL(url), "a", true))
+	if err := s.Add(t.Context(), small("m1")); err != nil {
+		t.Fatal(err)
+	}
+	testkit.SQL(t, url, "UPDATE counter SET batch = batch + 1 WHERE k = 1")
+	lost := gate.CutAfter(testkit.ToServer, 1)
+	err := s.Add(t.Context(), small("m2"))
+	<-lost
+	if there := len(ids(t, s)) == 2; err == nil && !there {
+		t.Error("a message that is not there is taken for stored")
+	}
+	if err := s.Add(t.Context(), small("m3")); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
 // What was committed on the primary alone, because the wait for the standby was ended with its connection, is not taken
 // for stored before a standby has it.
 func TestLostAnswersOfTheStandby(t *testing.T) {
