@@ -178,11 +178,10 @@ type provider struct {
 	mu       sync.Mutex
 	nodes    map[int]string // by number of the connection
 	arrivals []*arrival
-
-	recipients map[string]bool // that have got something
-	open       map[string]int  // connections
-	delay      atomic.Int64    // of answers
-	mostOpen   int
+	tried    map[string]bool // recipients whose message has come, taken or not
+	open     map[string]int  // connections
+	delay    atomic.Int64    // of answers
+	mostOpen int
 }
 
 type arrival struct {
@@ -193,7 +192,7 @@ type arrival struct {
 
 func newProvider(t *testing.T, cert testkit.Cert) *provider {
 	t.Helper()
-	p := &provider{nodes: map[int]string{}, open: map[string]int{}, recipients: map[string]bool{},
+	p := &provider{nodes: map[int]string{}, open: map[string]int{}, tried: map[string]bool{},
 		tormentor: &tormentor{rnd: rand.New(rand.NewPCG(1, 2)), unanswered: map[string]bool{}}}
 	p.fake = fakesmtp.New(fakesmtp.Config{TLS: cert.Server(), Extensions: fakesmtp.Full, Mechanisms: []string{"PLAIN"},
 		Users: map[string]string{"relay": "upstream secret"}, Hook: p.see, Closed: p.closed,
@@ -225,9 +224,9 @@ func (p *provider) see(s *fakesmtp.Session, verb, line string) fakesmtp.Action {
 		if s.Taken > taken || a == (fakesmtp.Action{}) && len(m.To) > 0 {
 			p.arrivals = append(p.arrivals, &arrival{Message: m, node: p.nodes[s.Number], id: idOf(m.Data),
 				excused: a.Drop && a.Reply == ""})
-			for _, to := range m.To {
-				p.recipients[pathOf(to)] = true
-			}
+		}
+		for _, to := range m.To {
+			p.tried[pathOf(to)] = true
 		}
 	}
 	return a
@@ -281,23 +280,42 @@ func (p *provider) came(but string) (n int) {
 	return n
 }
 
-// reached is how many recipients have got something.
-func (p *provider) reached() int {
+// seen is to how many recipients something has come, taken or not.
+func (p *provider) seen() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.recipients)
+	return len(p.tried)
 }
 
 // more waits for so many messages to come from other nodes than one.
 func (f *fleet) more(n int, but string) {
 	f.t.Helper()
-	want := f.provider.came(but) + n
-	f.nodes[0].until(fmt.Sprintf("%d messages, none by %q", want, but), func() bool {
+	deadline := time.Now().Add(patience)
+	for want := f.provider.came(but) + n; f.provider.came(but) < want; time.Sleep(5 * time.Millisecond) {
 		for _, n := range f.nodes {
 			n.tend()
 		}
-		return f.provider.came(but) >= want
-	})
+		if time.Now().After(deadline) {
+			f.stuck(but)
+		}
+	}
+}
+
+// stuck says how things stand at a node but one, where mail does not go on.
+func (f *fleet) stuck(but string) {
+	f.t.Helper()
+	n := f.nodes[0]
+	if n.name == but {
+		n = f.nodes[1]
+	}
+	var waits []string // but for what may have been taken, which waits for 10 minutes
+	for line := range strings.Lines(n.postern("", "queue", "list")) {
+		if !strings.Contains(line, "the message may have been taken") {
+			waits = append(waits, line)
+		}
+	}
+	f.t.Fatalf("mail does not go on:\n%s%s%d wait:\n%.3000s", n.postern("", "node", "list"), n.postern("", "status"),
+		len(waits)-1, strings.Join(waits, ""))
 }
 
 // chaos does to a fleet what may happen to it, one thing after the other.
@@ -322,16 +340,16 @@ func (c *chaos) send(n *node) {
 	}
 }
 
-// mostWaiting is how many recipients may have got nothing yet before clients wait.
+// mostWaiting is for how many recipients mail may wait for its first attempt before clients wait.
 const mostWaiting = 500
 
-// backlog waits until fewer have got nothing.
+// backlog waits until it is for fewer.
 func (c *chaos) backlog() {
 	for !c.enough.Load() {
 		c.claimed.mu.Lock()
 		accepted := len(c.accepted)
 		c.claimed.mu.Unlock()
-		if accepted-c.provider.reached() < mostWaiting {
+		if accepted-c.provider.seen() < mostWaiting {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -516,7 +534,7 @@ func (c *chaos) settle() {
 			came, deadline = now, time.Now().Add(patience)
 		}
 		if time.Now().After(deadline) {
-			c.t.Fatalf("nothing comes, and the queue is\n%.3000s\n%s", list, n.postern("", "node", "list"))
+			c.stuck("")
 		}
 	}
 	for _, n := range c.nodes {
