@@ -29,6 +29,8 @@ type node struct {
 	process *testkit.Process
 	ended   chan struct{}      // closed when it has ended; nil: it is not to run
 	lives   []*testkit.Process // all that there were
+
+	launched time.Time // the last one
 }
 
 // fleet is several nodes, their database and what they send to.
@@ -115,24 +117,33 @@ max_connections = %d
 
 func (n *node) start() {
 	n.t.Helper()
+	n.launch()
+	n.accepts(true)
+}
+
+func (n *node) launch() {
+	n.t.Helper()
+	n.launched = time.Now()
 	n.process, n.ended = testkit.Postern(n.t, "serve", "--config", n.config), make(chan struct{})
 	n.lives = append(n.lives, n.process)
 	go func(p *testkit.Process, ended chan struct{}) {
 		_ = p.Wait(time.Hour)
 		close(ended)
 	}(n.process, n.ended)
-	n.accepts(true)
 }
 
 // stop has it end. It does so well, unless the database was away to the last.
 func (n *node) stop() {
 	n.t.Helper()
 	n.process.Signal(syscall.SIGTERM)
-	if err := n.process.Wait(patience); err != nil && !strings.Contains(n.process.Log(), "the database is away") {
+	if err := n.process.Wait(patience); err != nil && !withoutDatabase.MatchString(n.process.Log()) {
 		n.t.Errorf("%s after SIGTERM: %v\n%s", n.name, err, n.process.Log())
 	}
 	n.ended = nil
 }
+
+// withoutDatabase is what a node says that ends because of that.
+var withoutDatabase = regexp.MustCompile("the database (is away|cannot be reached)")
 
 // tend starts a node again that has ended by itself, as a service manager does: one that begins ends where the database
 // goes away.
@@ -140,11 +151,13 @@ func (n *node) tend() {
 	n.t.Helper()
 	select {
 	case <-n.ended:
-		if !strings.Contains(n.process.Log(), "the database is away") {
+		if !withoutDatabase.MatchString(n.process.Log()) {
 			n.t.Errorf("%s has ended:\n%s", n.name, n.process.Log())
 		}
-		n.t.Logf("%s has ended, and is started again", n.name)
-		n.start()
+		if time.Since(n.launched) > time.Second {
+			n.t.Logf("%s has ended, and is started again", n.name)
+			n.launch()
+		}
 	default:
 	}
 }
