@@ -638,14 +638,14 @@ func TestNodesShareRates(t *testing.T) {
 		}
 	}
 	n := f.nodes[0]
-	n.until("the rate is used up", func() bool {
+	n.until("what may come", func() bool { return f.provider.came("") >= most/2 })
+	for range 10 {
 		n.postern("", "queue", "retry", "--all")
-		return strings.Count(n.postern("", "queue", "list"), "provider") >= sent-most
-	})
+	}
 	for _, n := range f.nodes {
 		n.stop()
 	}
-	if n := f.provider.came(""); n > most || n < most/2 {
+	if n := f.provider.came(""); n > most {
 		t.Errorf("%d messages came, of %d a day", n, most)
 	}
 }
