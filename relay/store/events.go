@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -105,6 +106,9 @@ func (s *Store) appendEvents(ctx context.Context, events []trace.Event, lazy boo
 	}})
 	if err == nil {
 		s.told.Add(uint64(len(rows)))
+	}
+	if errors.Is(err, ErrAway) {
+		err = fmt.Errorf("%w: %w", trace.ErrSinkAway, err)
 	}
 	return wrap(err, "append events")
 }
