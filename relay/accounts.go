@@ -29,6 +29,8 @@ type accounts struct {
 	generation atomic.Uint64
 	pepper     []byte
 	keys       keyMaker
+	away       func() error // why the store is away, and is to be got through; nil: it is not to be
+	unread     atomic.Bool  // accounts have changed, and it is not known yet which
 	apps       *appUses
 
 	seen map[string]time.Time // when each login was changed, as forgive saw it
@@ -54,7 +56,7 @@ func (a *accounts) open(ctx context.Context, c *config.Config) (err error) {
 	a.Authenticator = auth.New(auth.Options{
 		Sources: a.sources, Lockout: lockout(c), OnLock: a.lockedOut, OnSource: a.sourceChanged,
 		OnPassword: a.keys.want, ScramSecret: a.keys.secret, Apps: a.store, Pepper: a.pepper, OnApp: a.apps.used,
-		Locks: a.store,
+		Locks: a.store, StoreAway: a.storeAway(),
 	})
 	key, err := a.store.Secret(ctx, auth.PlaceKeyName, auth.PlaceKeySize)
 	if err != nil {
@@ -70,6 +72,19 @@ func (a *accounts) open(ctx context.Context, c *config.Config) (err error) {
 		a.seen[u.Login] = u.Changed
 	}
 	return errors.Join(err, err2)
+}
+
+// storeAway is what the Authenticator asks. While changes are being read nobody is let in by what was known before.
+func (a *accounts) storeAway() func() error {
+	if a.away == nil {
+		return nil
+	}
+	return func() error {
+		if a.unread.Load() {
+			return nil
+		}
+		return a.away()
+	}
 }
 
 func lockout(c *config.Config) auth.Lockout {
@@ -142,6 +157,11 @@ func (a *accounts) forgive(users []auth.User, since time.Time) {
 		seen[u.Login] = u.Changed
 		if before, known := a.seen[u.Login]; !known || !before.Equal(u.Changed) {
 			a.Forget(u.Login)
+		}
+	}
+	for login := range a.seen {
+		if _, there := seen[login]; !there {
+			a.Forget(login) // or it would get in while the database is away
 		}
 	}
 	a.seen = seen

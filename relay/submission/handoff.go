@@ -21,6 +21,9 @@ import (
 // queue records which parts were taken, so that a crash between two repeats neither.
 func (u *submission) handOff(ctx context.Context) (mail.Reply, error) {
 	m, wait := u.message, u.session.listener.Handoff.Std()
+	if u.local || u.service.Room.Away() != nil {
+		return u.handOffOnly(ctx)
+	}
 	if wait <= 0 || m.Held || u.service.Outbound.InParts(m) {
 		return u.enqueue(ctx)
 	}
@@ -61,20 +64,28 @@ func (s *Service) attempt(slot queue.Slot, u *submission, lease *queue.Lease) <-
 
 // verdict answers the client with the upstream's reply, if that is final for the message.
 func (u *submission) verdict(ctx context.Context, results []mail.Result) (mail.Reply, error) {
+	if reply, err, final := u.final(results); final {
+		return reply, err
+	}
+	at := time.Now()
+	return u.durable(at, u.service.Queue.SubmitAfter(ctx, u.message, u.content, results))
+}
+
+// final is the upstream's verdict as the client gets it, if nothing is left to do then.
+func (u *submission) final(results []mail.Result) (_ mail.Reply, err error, final bool) {
 	m := u.message
 	switch {
 	case all(m, results, mail.Class.Permanent):
 		u.traceResults(results)
 		u.refused = m.ID
-		return mail.Reply{}, mail.Refuse(results[0].Reply, results[0].Err)
+		return mail.Reply{}, mail.Refuse(results[0].Reply, results[0].Err), true
 	case all(m, results, func(c mail.Class) bool { return c == mail.Delivered }) && !wantsReport(m, results):
 		reply := mail.R(250, "2.0.0", "taken by %s as %s: %s", results[0].Upstream, m.ID, results[0].Reply.Text)
 		u.accepted("handed off", reply, time.Now())
 		u.traceResults(results)
-		return reply, nil
+		return reply, nil, true
 	}
-	at := time.Now()
-	return u.durable(at, u.service.Queue.SubmitAfter(ctx, m, u.content, results))
+	return mail.Reply{}, nil, false
 }
 
 // all reports whether every recipient has a result and all are of one kind.

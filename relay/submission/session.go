@@ -207,7 +207,7 @@ func (s *session) Mail(ctx context.Context, env mail.Envelope) mail.Reply {
 	if err := s.renew(ctx); err != nil {
 		return s.events.reject(env.From, "", replyFor(err), err)
 	}
-	if err := s.service.Room.Full(); err != nil {
+	if err := s.service.Room.Full(); err != nil && !s.handsOff() {
 		reply, own := mail.ReplyFor(err)
 		if !own {
 			reply = replyFull

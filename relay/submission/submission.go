@@ -35,6 +35,7 @@ type submission struct {
 	notes     []string // what was changed and why, for log and trace; none for ordinary mail
 	hold      string   // why the message is to be held, "" if it is not
 	refund    func()   // gives back what was taken of the limits
+	local     bool     // the limits were counted here alone: it must not be queued
 
 	message *queue.Message // completed
 	content mail.Content   // of message
