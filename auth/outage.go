@@ -16,6 +16,9 @@ import (
 // outageTrust is how long what was verified counts while the store is away.
 const outageTrust = 24 * time.Hour
 
+// storePatience is how long a login waits for a store that is perhaps about to be away.
+const storePatience = 5 * time.Second
+
 // away returns why the store is not asked now; nil: it is.
 func (a *Authenticator) away() *downError {
 	if a.storeAway == nil {
@@ -38,10 +41,15 @@ func (a *Authenticator) outage(err error) *downError {
 // decideNow is decide, also while the store is away.
 func (a *Authenticator) decideNow(ctx context.Context, now time.Time, t attempt) (Identity, error) {
 	away := a.away()
+	if a.storeAway == nil {
+		return a.decide(ctx, now, t)
+	}
 	if away == nil {
 		generation := a.cache.current()
-		id, err := a.decide(ctx, now, t)
-		if err == nil && a.storeAway != nil {
+		asking, cancel := context.WithTimeout(ctx, storePatience)
+		id, err := a.decide(asking, now, t)
+		cancel()
+		if err == nil {
 			a.cache.meet(now, generation, t.login, id)
 		}
 		if away = a.outage(err); away == nil {
