@@ -17,6 +17,12 @@ import (
 // else can be done with it, and clients wait for some minutes.
 const handOffFor = time.Minute
 
+// Such a message waits so long for a slot, and asks for one so often. It cannot wait in the queue.
+const (
+	slotPatience = 10 * time.Second
+	askForSlot   = 100 * time.Millisecond
+)
+
 // replyNotNow says less of the message than it seems: an upstream that gave no answer may have it.
 var replyNotNow = mail.R(451, "4.3.0",
 	"the database of this server is away, and no upstream took the message at once; try again later")
@@ -34,7 +40,7 @@ func (u *submission) handOffOnly(ctx context.Context) (mail.Reply, error) {
 	}
 	m := u.message
 	m.AllOrNone = true
-	slot, _ := u.service.Outbound.ReserveNow(u.now, m) // what is queued cannot leave, so that nobody is overtaken
+	slot := u.slotSoon()
 	if slot == nil {
 		return mail.Reply{}, mail.Refuse(replyNotNow, errors.New("no upstream has a free slot, or all are paused"))
 	}
@@ -71,6 +77,24 @@ func mayOweReport(m *queue.Message) bool {
 		}
 	}
 	return false
+}
+
+// slotSoon waits for a slot; nil: there is none soon. What is queued cannot leave, so that nobody is overtaken.
+func (u *submission) slotSoon() queue.Slot {
+	tick := time.NewTicker(askForSlot)
+	defer tick.Stop()
+	for end := time.Now().Add(slotPatience); ; {
+		now := time.Now()
+		slot, wait := u.service.Outbound.ReserveNow(now, u.message)
+		if slot != nil || now.After(end) || wait.Until.After(end) {
+			return slot
+		}
+		select {
+		case <-tick.C:
+		case <-u.service.Stopping:
+			return nil
+		}
+	}
 }
 
 // await makes the attempt and waits for its end. What takes too long is broken off before the upstream has the whole
