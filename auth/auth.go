@@ -62,8 +62,8 @@ type Options struct {
 	OnApp func(id string, client netip.Addr)
 	// Locks, unless nil, has the locks of logins that other sources than the store vouch for.
 	Locks LockKeeper
-	// StoreAway, unless nil, returns why the store that has accounts, Apps and Locks is away. Who was let in lately gets
-	// in all the same then. It must return quickly.
+	// StoreAway, unless nil, returns why the store that has accounts, Apps and Locks is away. Who was let in lately
+	// gets in all the same then. It must return quickly.
 	StoreAway func() error
 }
 

@@ -29,8 +29,8 @@ type accounts struct {
 	generation atomic.Uint64
 	pepper     []byte
 	keys       keyMaker
-	away       func() error // why the store is away, and is to be got through; nil: it is not to be
-	unread     atomic.Bool  // accounts have changed, and it is not known yet which
+	room       *monitor.Room
+	unread     atomic.Bool // accounts have changed, and it is not known yet which
 	apps       *appUses
 
 	seen map[string]time.Time // when each login was changed, as forgive saw it
@@ -56,7 +56,7 @@ func (a *accounts) open(ctx context.Context, c *config.Config) (err error) {
 	a.Authenticator = auth.New(auth.Options{
 		Sources: a.sources, Lockout: lockout(c), OnLock: a.lockedOut, OnSource: a.sourceChanged,
 		OnPassword: a.keys.want, ScramSecret: a.keys.secret, Apps: a.store, Pepper: a.pepper, OnApp: a.apps.used,
-		Locks: a.store, StoreAway: a.storeAway(),
+		Locks: a.store, StoreAway: a.storeAway(c),
 	})
 	key, err := a.store.Secret(ctx, auth.PlaceKeyName, auth.PlaceKeySize)
 	if err != nil {
@@ -75,15 +75,15 @@ func (a *accounts) open(ctx context.Context, c *config.Config) (err error) {
 }
 
 // storeAway is what the Authenticator asks. While changes are being read nobody is let in by what was known before.
-func (a *accounts) storeAway() func() error {
-	if a.away == nil {
+func (a *accounts) storeAway(c *config.Config) func() error {
+	if !handsOff(c) {
 		return nil
 	}
 	return func() error {
 		if a.unread.Load() {
 			return nil
 		}
-		return a.away()
+		return a.room.Away()
 	}
 }
 

@@ -135,10 +135,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := s.watch(c); err != nil {
 		return nil, err
 	}
-	known := &accounts{store: s.store, monitor: s.monitor, trace: s.trace, log: s.log}
-	if handsOff(c) {
-		known.away = s.room.Away
-	}
+	known := &accounts{store: s.store, room: s.room, monitor: s.monitor, trace: s.trace, log: s.log}
 	if err := known.open(ctx, c); err != nil {
 		return nil, err
 	}

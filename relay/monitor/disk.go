@@ -62,8 +62,8 @@ func diskCondition(conf *config.Config, cause error, room relaystore.Room) alert
 			"has the room"
 	}
 	if conf.Store.Degraded == config.DegradedHandoff && databaseAway(cause) {
-		c.Summary = fmt.Sprintf("New mail is taken only where an upstream takes it at once, else clients are answered %d: "+
-			"%s. %s What to do: %s.", code, why, meanwhile, fix)
+		c.Summary = fmt.Sprintf("New mail is taken only where an upstream takes it at once, else clients are "+
+			"answered %d: %s. %s What to do: %s.", code, why, meanwhile, fix)
 		return c
 	}
 	c.Summary = fmt.Sprintf("New mail is not taken, clients are answered %d: %s. %s What to do: %s.",

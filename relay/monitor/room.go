@@ -32,8 +32,8 @@ type shortage struct {
 // shortageLife is how long after a shortage room still counts as short.
 const shortageLife = time.Minute
 
-// NewRoom makes a Room. writable says why the store takes no new mail; with handsOff some is taken while the database is
-// away.
+// NewRoom makes a Room. writable says why the store takes no new mail; with handsOff some is taken while the database
+// is away.
 func NewRoom(writable func() error, handsOff bool, log *slog.Logger) *Room {
 	return &Room{writable: writable, handsOff: handsOff, log: log}
 }

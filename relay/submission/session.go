@@ -231,6 +231,11 @@ func (s *session) Mail(ctx context.Context, env mail.Envelope) mail.Reply {
 	return replySender
 }
 
+// handsOff reports whether the session's next message may be taken although it cannot be kept.
+func (s *session) handsOff() bool {
+	return s.service.Room.Away() != nil && s.listener.Handoff > 0 && s.waiver.by != byLearning
+}
+
 // Rcpt adds a recipient. wire has counted them.
 func (s *session) Rcpt(ctx context.Context, r mail.Recipient) mail.Reply {
 	if !s.effective.RecipientAllowed(r.To) {

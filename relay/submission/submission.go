@@ -52,7 +52,7 @@ func (u *submission) run(ctx context.Context) (mail.Reply, error) {
 		}
 	}
 	u.complete()
-	reply, err := u.handOff(ctx)
+	reply, err := u.service.handOff(ctx, u)
 	if err != nil && !replyFor(err).Permanent() {
 		u.refund() // our own trouble costs nobody's allowance
 	}

@@ -45,17 +45,15 @@ func TestSlotSoon(t *testing.T) {
 			if c.until > 0 {
 				out.until = began.Add(c.until)
 			}
-			u := &submission{service: &Service{Options: Options{Outbound: out}}, message: &queue.Message{}}
-			got := u.slotSoon() != nil
+			got := (&Service{Options: Options{Outbound: out}}).slotSoon(&queue.Message{}) != nil
 			if waited := time.Since(began); got != c.got || waited != c.waits {
 				t.Errorf("%s: a slot %v after %s, want %v after %s", name, got, waited, c.got, c.waits)
 			}
 		}
 		stopping := make(chan struct{})
 		close(stopping)
-		u := &submission{message: &queue.Message{}, service: &Service{Options: Options{Stopping: stopping,
-			Outbound: &busy{free: time.Now().Add(time.Hour)}}}}
-		if u.slotSoon() != nil {
+		s := &Service{Options: Options{Stopping: stopping, Outbound: &busy{free: time.Now().Add(time.Hour)}}}
+		if s.slotSoon(&queue.Message{}) != nil {
 			t.Error("a slot in the shutdown")
 		}
 	})
@@ -84,10 +82,10 @@ func (open) Close() error { return nil }
 func TestHandOffOnlyIsBrokenOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for wait, want := range map[time.Duration]time.Duration{5 * time.Second: handOffFor, time.Hour: time.Hour} {
-			u := &submission{service: &Service{}, message: &queue.Message{}, octets: newHolder(open{}),
+			u := &submission{message: &queue.Message{}, octets: newHolder(open{}),
 				session: &session{listener: config.Listener{Handoff: config.Duration(wait)}}}
 			s := &stuck{}
-			if r := u.await(s); len(r) != 1 || r[0].Class != mail.Deferral {
+			if r := new(Service).await(s, u); len(r) != 1 || r[0].Class != mail.Deferral {
 				t.Errorf("%+v", r)
 			}
 			if took := s.ended.Sub(s.began); took < want || took > want+2*time.Second {
@@ -120,9 +118,7 @@ func TestNeedsQueue(t *testing.T) {
 		"report": {queue.Message{Recipients: []queue.Recipient{success}, Envelope: mail.Envelope{From: sender}},
 			5 * time.Second},
 	} {
-		u := &submission{message: &c.m, service: &Service{Options: Options{Outbound: parted{}}},
-			session: &session{listener: config.Listener{Handoff: config.Duration(c.wait)}}}
-		err := u.needsQueue()
+		err := (&Service{Options: Options{Outbound: parted{}}}).needsQueue(&c.m, c.wait > 0)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
