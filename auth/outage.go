@@ -178,9 +178,13 @@ func (a *Authenticator) recalled(ctx context.Context, login, app string, look fu
 	return v.identity, nil
 }
 
-// Doubt says that accounts have changed, and that it cannot be known how: what was verified before counts no more while
-// a source is away.
-func (a *Authenticator) Doubt() { a.cache.doubt(func(*verified) bool { return true }) }
+// Doubt says that the logins named have changed, or that it cannot be known which have, if none is named: what was
+// verified of them before counts no more while a source is away.
+func (a *Authenticator) Doubt(logins ...string) {
+	a.cache.doubt(func(v *verified) bool {
+		return len(logins) == 0 || slices.Contains(logins, v.login) || slices.Contains(logins, v.identity.Login)
+	})
+}
 
 // DoubtApps is Doubt for app passwords.
 func (a *Authenticator) DoubtApps() {

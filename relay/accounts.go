@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,7 +34,7 @@ type accounts struct {
 	unread     atomic.Bool // accounts have changed, and it is not known yet which
 	apps       *appUses
 
-	seen map[string]time.Time // when each login was changed, as forgive saw it
+	seen map[string]auth.User // as forgive saw them
 
 	mu      sync.Mutex // guards what follows
 	sources []auth.Source
@@ -67,10 +68,7 @@ func (a *accounts) open(ctx context.Context, c *config.Config) (err error) {
 	}
 	users, err := a.store.Users(ctx)
 	elsewhere, err2 := a.store.LockedElsewhere(ctx)
-	a.seen = make(map[string]time.Time, len(users))
-	for _, u := range append(users, elsewhere...) {
-		a.seen[u.Login] = u.Changed
-	}
+	a.seen = byLogin(append(users, elsewhere...))
 	return errors.Join(err, err2)
 }
 
@@ -149,19 +147,31 @@ func (a *accounts) changed() {
 	a.generation.Add(1)
 }
 
-// forgive ends the lockouts of accounts that were changed since it was last called. When that was says the clock of who
-// changed them, so it is compared with nothing but itself.
-func (a *accounts) forgive(users []auth.User, since time.Time) {
-	seen := make(map[string]time.Time, len(users))
+func byLogin(users []auth.User) map[string]auth.User {
+	all := make(map[string]auth.User, len(users))
 	for _, u := range users {
-		seen[u.Login] = u.Changed
-		if before, known := a.seen[u.Login]; !known || !before.Equal(u.Changed) {
-			a.Forget(u.Login)
+		all[u.Login] = u
+	}
+	return all
+}
+
+// forgive ends the lockouts of accounts whose password or lock was changed since it was last called. When that was says
+// the clock of who changed them, so it is compared with nothing but itself. Of accounts that differ in anything, or are
+// gone, nothing that was verified before counts any more.
+func (a *accounts) forgive(users []auth.User, since time.Time) {
+	seen := byLogin(users)
+	for login, u := range seen {
+		before, known := a.seen[login]
+		switch {
+		case !known, !before.Changed.Equal(u.Changed):
+			a.Forget(login)
+		case !reflect.DeepEqual(before, u):
+			a.Doubt(login)
 		}
 	}
 	for login := range a.seen {
 		if _, there := seen[login]; !there {
-			a.Forget(login) // or it would get in while the database is away
+			a.Doubt(login)
 		}
 	}
 	a.seen = seen

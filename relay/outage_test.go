@@ -148,10 +148,10 @@ func TestHandOffWhileDatabaseIsAway(t *testing.T) {
 	}
 }
 
-// An account that was locked or removed before the database went away does not get in.
+// An account that was locked, removed or edited before the database went away does not get in.
 func TestHandOffForgetsChangedAccounts(t *testing.T) {
 	o := newOutage(t, newProvider(t), "")
-	for _, login := range []string{"lockt@example.com", "removed@example.com"} {
+	for _, login := range []string{"locked@example.com", "removed@example.com", "edited@example.com"} {
 		o.adopts(func() { o.addUser(auth.User{Login: login}) })
 		if err := o.login(login, rigPassword); err != nil {
 			t.Fatal(err)
@@ -161,15 +161,16 @@ func TestHandOffForgetsChangedAccounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := o.store()
-	o.adopts(func() {
-		err := s.UpdateUser(t.Context(), "lockt@example.com", func(u *auth.User) error {
-			u.Locked, u.Changed = true, time.Now()
-			return nil
+	for login, change := range map[string]func(*auth.User){
+		"locked@example.com": func(u *auth.User) { u.Locked, u.Changed = true, time.Now() },
+		"edited@example.com": func(u *auth.User) { u.Senders = []string{"else@example.com"} },
+	} {
+		o.adopts(func() {
+			if err := s.UpdateUser(t.Context(), login, func(u *auth.User) error { change(u); return nil }); err != nil {
+				t.Fatal(err)
+			}
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	})
+	}
 	o.adopts(func() {
 		if err := s.DeleteUser(t.Context(), "removed@example.com", nil); err != nil {
 			t.Fatal(err)
@@ -177,7 +178,8 @@ func TestHandOffForgetsChangedAccounts(t *testing.T) {
 	})
 	o.eventually("accounts that were read", func() bool { return !o.server.accounts.unread.Load() })
 	o.leave((*testkit.Gate).Cut)
-	for who, want := range map[string]int{"lockt@example.com": 454, "removed@example.com": 454, rigLogin: 250} {
+	for who, want := range map[string]int{"locked@example.com": 454, "removed@example.com": 454,
+		"edited@example.com": 454, rigLogin: 250} {
 		if err := o.login(who, rigPassword); code(err) != want {
 			t.Errorf("login of %s: %v, want %d", who, err, want)
 		}
