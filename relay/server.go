@@ -132,11 +132,11 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.registry = prometheus.NewRegistry()
-	s.room = monitor.NewRoom(s.store.Writable, s.log)
+	s.room = monitor.NewRoom(s.store.Writable, handsOff(c), s.log)
 	if err := s.watch(c); err != nil {
 		return nil, err
 	}
-	known := &accounts{store: s.store, monitor: s.monitor, trace: s.trace, log: s.log}
+	known := &accounts{store: s.store, room: s.room, monitor: s.monitor, trace: s.trace, log: s.log}
 	if err := known.open(ctx, c); err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, errors.New("which devices are known cannot be read from the store")
 	}
 	if shared := s.store.SharedLimits(); shared != nil {
-		s.limiter = policy.NewSharedLimiter(shared, policy.SharedOptions{}, time.Now(), s.log)
+		s.limiter = policy.NewSharedLimiter(shared, policy.SharedOptions{Local: handsOff(c)}, time.Now(), s.log)
 	} else if s.limiter, err = policy.NewLimiter(ctx, s.store, time.Now(), s.log); err != nil {
 		return nil, err
 	}
@@ -200,6 +200,9 @@ func (s *Server) inForce() monitor.InForce {
 	st := s.state.Load()
 	return monitor.InForce{Config: st.config, Routes: st.routes}
 }
+
+// handsOff reports whether mail is handed off while the database is away.
+func handsOff(c *config.Config) bool { return c.Store.Degraded == config.DegradedHandoff }
 
 // watch makes the monitor, which tells the hooks of the configuration.
 func (s *Server) watch(c *config.Config) error {
@@ -448,7 +451,7 @@ func (s *Server) ready(context.Context) error {
 	if s.store.Drained() {
 		return errDrained
 	}
-	if err := s.room.Full(); err != nil {
+	if err := s.room.Full(); err != nil && s.room.Away() == nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	return nil
