@@ -89,8 +89,8 @@ func (s *Sharing) kick() {
 	}
 }
 
-// Begin exchanges once, so that what tables want to have ready is leased where other nodes do not have it. What fails is
-// logged, and Run tries again.
+// Begin exchanges once, so that what tables want to have ready is leased where other nodes do not have it. What fails
+// is logged, and Run tries again.
 func (s *Sharing) Begin(ctx context.Context) { _ = s.exchange(ctx) }
 
 // Run exchanges until ctx ends. It is to end after the tables have been closed, so that what they leased is given back.
