@@ -144,15 +144,17 @@ func (s *Sharing) round(ctx context.Context) (again bool, err error) {
 	if len(drafts) == 0 {
 		return false, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, swapTimeout)
+	bounded, cancel := context.WithTimeout(ctx, swapTimeout)
 	defer cancel()
 	sent := time.Now()
-	answers, at, err := s.shared.Swap(ctx, rows)
+	answers, at, err := s.shared.Swap(bounded, rows)
 	got := time.Now()
 	if err == nil && len(answers) != len(rows) {
 		err = fmt.Errorf("%d rows got %d answers", len(rows), len(answers))
 	}
-	s.tell(err)
+	if ctx.Err() == nil { // else we end
+		s.tell(err)
+	}
 	if err != nil {
 		for _, d := range drafts {
 			d.m.lost(d)
