@@ -41,6 +41,7 @@ import (
 	relaystore "postern/relay/store"
 	"postern/relay/submission"
 	"postern/relay/trace"
+	"postern/relay/upstream/account"
 )
 
 // Options are what a Server is made of.
@@ -159,11 +160,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := s.newACME(ctx, c); err != nil {
 		return nil, err
 	}
-	sharing := s.newSharing()
-	s.outbound = outbound.New(outbound.Options{
-		Routes: func() *outbound.Routes { return s.state.Load().routes },
-		Store:  s.store, Sharing: sharing, Changed: func() { s.queue.Wake() }, Stopping: s.draining, Logger: s.log, Metrics: s.registry,
-	})
+	sharing := s.newOutbound()
 	s.queue = s.newQueue(c) // before the upstreams, whose pauses may end at once
 	st, err := s.newState(ctx, c, nil)
 	if err != nil {
@@ -270,6 +267,17 @@ func newSpool(dir string) (*spool.Spool, error) {
 		return nil, err
 	}
 	return spool.New(spool.Options{Dir: dir})
+}
+
+// newOutbound makes what sends. It returns what it shares with other nodes, which is to begin; nil: nothing.
+func (s *Server) newOutbound() *account.Sharing {
+	sharing := s.newSharing()
+	s.outbound = outbound.New(outbound.Options{
+		Routes: func() *outbound.Routes { return s.state.Load().routes },
+		Store:  s.store, Sharing: sharing, Changed: func() { s.queue.Wake() }, Stopping: s.draining, Logger: s.log,
+		Metrics: s.registry,
+	})
+	return sharing
 }
 
 func (s *Server) newQueue(c *config.Config) *queue.Queue {
