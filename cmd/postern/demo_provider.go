@@ -102,7 +102,7 @@ func (d *demo) startProvider(context.Context) error {
 
 // tryPassword shows what such a provider does to a client that has a password: a printer of old.
 func (d *demo) tryPassword(context.Context) error {
-	ca, err := os.ReadFile(filepath.Join(d.dir, "upstream-ca.pem"))
+	ca, err := os.ReadFile(filepath.Join(d.dir, demoCA))
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ func Start(ctx context.Context, parent string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := NewDirectory(parent, "postern-pg-")
+	dir, err := NewDirectory(parent, "postern-pgserver-")
 	if err != nil {
 		return nil, err
 	}
