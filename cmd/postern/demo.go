@@ -23,7 +23,6 @@ import (
 
 	"postern/auth"
 	"postern/certs"
-	"postern/internal/pgserver"
 	"postern/operate"
 	"postern/relay"
 	"postern/relay/capture"
@@ -62,10 +61,11 @@ With --nodes 2 two nodes share a PostgreSQL that the demo starts for itself, if 
 message and is killed before it can deliver it; the other one delivers it.`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			d := &demo{out: cmd.OutOrStdout(), records: map[string]string{}}
-			if err := d.choose(provider, nodes); err != nil {
+			d, err := chooseDemo(provider, nodes)
+			if err != nil {
 				return usage(cmd, err)
 			}
+			d.out = cmd.OutOrStdout()
 			defer d.close()
 			if err := d.run(cmd.Context(), once); err != nil && cmd.Context().Err() == nil { // else by Ctrl-C
 				return fmt.Errorf("demo: %w", err)
@@ -79,21 +79,22 @@ message and is killed before it can deliver it; the other one delivers it.`,
 	return cmd
 }
 
-// choose takes the flags that say what is shown.
-func (d *demo) choose(provider string, nodes int) error {
+// chooseDemo takes the flags that say what is shown.
+func chooseDemo(provider string, nodes int) (*demo, error) {
+	d := &demo{records: map[string]string{}}
 	switch {
 	case provider != "" && provider != demoMicrosoft:
-		return fmt.Errorf("--provider is %q; there is a fake of %s only", provider, demoMicrosoft)
+		return nil, fmt.Errorf("--provider is %q; there is a fake of %s only", provider, demoMicrosoft)
 	case nodes != 1 && nodes != 2:
-		return fmt.Errorf("--nodes is %d; there may be 1 or 2", nodes)
+		return nil, fmt.Errorf("--nodes is %d; there may be 1 or 2", nodes)
 	case provider != "" && nodes == 2:
-		return errors.New("--provider and --nodes 2 are two demonstrations: choose one")
+		return nil, errors.New("--provider and --nodes 2 are two demonstrations: choose one")
 	case provider != "":
 		d.provider = new(fakeMicrosoft)
 	case nodes == 2:
-		d.nodes = demoNodes()
+		d.pair = newDemoPair(d)
 	}
-	return nil
+	return d, nil
 }
 
 // demo is one run of the demonstration.
@@ -104,6 +105,7 @@ type demo struct {
 	upstream *capture.Server
 	provider *fakeMicrosoft // instead of upstream
 	server   *relay.Server
+	pair     *demoPair // instead of server
 	config   *config.Config
 	door     *demoDoor         // nil: not yet
 	password string            // of the account
@@ -115,17 +117,12 @@ type demo struct {
 
 	stop context.CancelFunc
 	done chan error
-
-	nodes    []*demoNode // instead of server
-	database *pgserver.Server
-	queue    store     // of the nodes
-	killed   time.Time // when node a was
 }
 
 func (d *demo) step(format string, args ...any) { fmt.Fprintf(d.out, "  "+format+"\n", args...) }
 
 func (d *demo) run(ctx context.Context, once bool) error {
-	title, steps, done := d.story()
+	title, steps, done := storyOf(d)
 	fmt.Fprintf(d.out, "Postern demo: %s, all on this machine.\n\n", title)
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -137,8 +134,8 @@ func (d *demo) run(ctx context.Context, once bool) error {
 	if once {
 		return nil
 	}
-	if d.nodes != nil {
-		if err := d.keepNodes(ctx); err != nil {
+	if d.pair != nil {
+		if err := d.pair.keep(ctx); err != nil {
 			return err
 		}
 	}
@@ -150,16 +147,17 @@ func (d *demo) run(ctx context.Context, once bool) error {
 	return d.show(ctx)
 }
 
-// story is what is shown, step by step.
-func (d *demo) story() (title string, steps []func(context.Context) error, done string) {
+// storyOf is what is shown, step by step.
+func storyOf(d *demo) (title string, steps []func(context.Context) error, done string) {
 	switch {
 	case d.provider != nil:
 		return "a message from a mail client through the relay to an upstream",
 			[]func(context.Context) error{d.startProvider, d.tryPassword, d.startRelay, d.sendByToken},
 			"Done: a client with nothing but a password sent through a provider that takes no passwords."
-	case d.nodes != nil:
+	case d.pair != nil:
 		return "two nodes at one database, of which one dies with a message that it has accepted",
-			[]func(context.Context) error{d.startDatabase, d.startGreylisting, d.startNodes, d.loseNode, d.takeOver},
+			[]func(context.Context) error{d.pair.startDatabase, d.startUpstream, d.pair.startNodes, d.pair.loseNode,
+				d.pair.takeOver},
 			"Done: the message that node a had accepted came out of node b, as it was sent, completed and signed."
 	}
 	return "a message from a mail client through the relay to an upstream",
@@ -169,20 +167,24 @@ func (d *demo) story() (title string, steps []func(context.Context) error, done 
 
 // startUpstream starts the provider of this demonstration: STARTTLS and AUTH required.
 func (d *demo) startUpstream(ctx context.Context) error {
-	if err := d.listenUpstream(ctx, capture.Options{}); err != nil {
+	conf, err := d.prepare()
+	if err != nil {
 		return err
+	}
+	o := capture.Options{TLS: conf, Username: "relay", Password: d.secret}
+	if d.pair != nil {
+		o.Greylist = 1
+	}
+	if d.upstream, err = capture.Start(ctx, o); err != nil {
+		return err
+	}
+	if d.pair != nil {
+		d.step("An upstream listens on %s. It greylists: the first attempt is told to come again later.",
+			d.upstream.Addr())
+		return nil
 	}
 	d.step("An upstream listens on %s. It asks for STARTTLS and a login, and keeps mail in memory.", d.upstream.Addr())
 	return nil
-}
-
-func (d *demo) listenUpstream(ctx context.Context, o capture.Options) (err error) {
-	if o.TLS, err = d.prepare(); err != nil {
-		return err
-	}
-	o.Username, o.Password = "relay", d.secret
-	d.upstream, err = capture.Start(ctx, o)
-	return err
 }
 
 // prepare makes the directory, a certificate for the upstream and the secret that the relay has there.
@@ -273,7 +275,8 @@ func (d *demo) startRelay(ctx context.Context) error {
 		d.step("The relay listens on %s for STARTTLS and on %s for TLS, and then wants a login with a password. Its "+
 			"upstream has [upstream.oauth].", d.address, d.implicit)
 	}
-	return d.trust(filepath.Join(c.DataDir, "tls", "self-signed.crt"))
+	d.roots, err = trusted(filepath.Join(c.DataDir, "tls", "self-signed.crt"))
+	return err
 }
 
 // writeConfig writes a configuration into a directory.
@@ -330,16 +333,16 @@ func (d *demo) makeAccount(ctx context.Context, c *config.Config) error {
 	return nil
 }
 
-func (d *demo) trust(file string) error {
+func trusted(file string) (*x509.CertPool, error) {
 	pemData, err := os.ReadFile(file)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	d.roots = x509.NewCertPool()
-	if !d.roots.AppendCertsFromPEM(pemData) {
-		return fmt.Errorf("%s holds no certificate", file)
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pemData) {
+		return nil, fmt.Errorf("%s holds no certificate", file)
 	}
-	return nil
+	return roots, nil
 }
 
 // demoMessage lacks what a submission server adds, and has lines that test the transfer: dots and 8-bit
@@ -363,11 +366,11 @@ func (d *demo) sendAndVerify(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("wait for the message at the upstream: %w", err)
 	}
-	return d.compare(got)
+	return compare(d, got)
 }
 
 // compare looks at what the upstream has.
-func (d *demo) compare(got capture.Message) error {
+func compare(d *demo, got capture.Message) error {
 	d.step("The upstream has it: from <%s> to <%s>, logged in as %s over %s.", got.From,
 		strings.Join(got.Recipients, ", "), got.Login, tls.VersionName(got.TLS.Version))
 	added, ok := bytes.CutSuffix(got.Data, []byte(demoMessage))
@@ -452,7 +455,9 @@ func (d *demo) close() {
 	if d.door != nil {
 		d.door.close()
 	}
-	d.closeNodes()
+	if d.pair != nil {
+		d.pair.close()
+	}
 	if d.stop != nil {
 		d.stop()
 		<-d.done

@@ -7,17 +7,15 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
 
-	"github.com/emersion/go-smtp"
-
 	"postern/internal/child"
 	"postern/internal/pgserver"
-	"postern/relay/capture"
 	"postern/relay/config"
 	"postern/relay/queue"
 )
@@ -38,10 +36,20 @@ type demoNode struct {
 	process                      *child.Process
 }
 
-func demoNodes() []*demoNode {
-	return []*demoNode{
-		{name: "a", submission: demoPort, submissions: demoTLS, web: demoConsole},
-		{name: "b", submission: "2588", submissions: "2466", web: "8588"},
+// demoPair is the two nodes and what they share.
+type demoPair struct {
+	*demo
+	a, b     *demoNode
+	database *pgserver.Server
+	queue    store     // of both
+	killed   time.Time // when node a was
+}
+
+func newDemoPair(d *demo) *demoPair {
+	return &demoPair{
+		demo: d,
+		a:    &demoNode{name: "a", submission: demoPort, submissions: demoTLS, web: demoConsole},
+		b:    &demoNode{name: "b", submission: "2588", submissions: "2466", web: "8588"},
 	}
 }
 
@@ -58,7 +66,7 @@ retry = [%q]
 `
 
 // startDatabase is the first step: what it needs may be missing.
-func (d *demo) startDatabase(ctx context.Context) (err error) {
+func (d *demoPair) startDatabase(ctx context.Context) (err error) {
 	if d.database, err = pgserver.Start(ctx, ""); err != nil {
 		return err
 	}
@@ -66,44 +74,34 @@ func (d *demo) startDatabase(ctx context.Context) (err error) {
 	return nil
 }
 
-// startGreylisting starts an upstream that takes nothing at the first attempt.
-func (d *demo) startGreylisting(ctx context.Context) error {
-	if err := d.listenUpstream(ctx, capture.Options{Greylist: 1}); err != nil {
-		return err
-	}
-	d.step("An upstream listens on %s. It greylists: the first attempt is told to come again later.",
-		d.upstream.Addr())
-	return nil
-}
-
 // startNodes writes the configurations, which differ in names and ports, makes an account in the database and starts
 // this program once for each.
-func (d *demo) startNodes(ctx context.Context) error {
+func (d *demoPair) startNodes(ctx context.Context) error {
 	key := make([]byte, 32)
 	rand.Read(key)
 	text := base64.StdEncoding.EncodeToString(key)
 	if err := os.WriteFile(filepath.Join(d.dir, "nodes.key"), []byte(text), 0o600); err != nil {
 		return err
 	}
-	for _, n := range d.nodes {
+	for _, n := range []*demoNode{d.a, d.b} {
 		if err := d.configureNode(n); err != nil {
 			return err
 		}
 	}
-	d.config = d.nodes[0].config
+	d.config = d.a.config
 	if err := d.makeAccount(ctx, d.config); err != nil {
 		return err
 	}
-	for _, n := range d.nodes {
+	for _, n := range []*demoNode{d.a, d.b} {
 		if err := n.start(ctx); err != nil {
 			return fmt.Errorf("node %s: %w", n.name, err)
 		}
 		d.step("Node %s is process %d and listens on %s.", n.name, n.process.Pid(), n.address())
 	}
-	return d.turnTo(d.nodes[0])
+	return d.turnTo(d.a)
 }
 
-func (d *demo) configureNode(n *demoNode) error {
+func (d *demoPair) configureNode(n *demoNode) error {
 	n.dir = filepath.Join(d.dir, n.name)
 	if err := os.Mkdir(n.dir, 0o700); err != nil {
 		return err
@@ -120,46 +118,59 @@ func (d *demo) configureNode(n *demoNode) error {
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf(demoConfig, addresses...) + fmt.Sprintf(demoStore, d.database.URL(), n.name, demoRetry) + upstream
+	store := fmt.Sprintf(demoStore, d.database.URL(), n.name, demoRetry)
+	text := fmt.Sprintf(demoConfig, addresses...) + store + upstream
 	n.config, err = writeConfig(n.dir, text)
 	return err
 }
 
-// start starts the node and waits until it takes mail.
+// start starts the node and waits until it takes mail, which it tells as it would tell systemd.
 func (n *demoNode) start(ctx context.Context) error {
+	socket := &net.UnixAddr{Net: "unixgram", Name: filepath.Join(n.dir, "notify")}
+	told, err := net.ListenUnixgram(socket.Net, socket)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(socket.Name)
+	defer told.Close()
+	if err := n.launch(socket.Name); err != nil {
+		return err
+	}
+	ready := make(chan error, 1)
+	go func() {
+		_, err := told.Read(make([]byte, 64)) // the first that it tells is that it is ready
+		ready <- err
+	}()
+	ctx, cancel := context.WithTimeout(ctx, demoNodeLimit)
+	defer cancel()
+	select {
+	case err := <-ready:
+		return err
+	case <-n.process.Done():
+		text, _ := os.ReadFile(n.log())
+		return fmt.Errorf("it ended: %w\n%s", cmp.Or(n.process.Err(), errSilent), text[max(0, len(text)-demoLogTail):])
+	case <-ctx.Done():
+		return fmt.Errorf("wait until it listens: %w", ctx.Err())
+	}
+}
+
+func (n *demoNode) log() string { return filepath.Join(n.dir, "log") }
+
+func (n *demoNode) launch(socket string) error {
 	path, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	log, err := os.Create(filepath.Join(n.dir, "log"))
+	log, err := os.Create(n.log())
 	if err != nil {
 		return err
 	}
 	defer log.Close()
 	cmd := exec.Command(path, "serve", "--config", n.config.Path())
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket)
 	cmd.Stdout, cmd.Stderr = log, log
-	if n.process, err = child.Start(cmd, syscall.SIGKILL); err != nil {
-		return err
-	}
-	return until(ctx, "it listens", func() (bool, error) {
-		select {
-		case <-n.process.Done():
-			text, _ := os.ReadFile(log.Name())
-			return false, fmt.Errorf("it ended: %w\n%s", cmp.Or(n.process.Err(), errSilent),
-				text[max(0, len(text)-demoLogTail):])
-		default:
-			return n.greets(), nil
-		}
-	})
-}
-
-func (n *demoNode) greets() bool {
-	c, err := smtp.Dial(n.address())
-	if err != nil {
-		return false
-	}
-	defer c.Close()
-	return c.Hello("localhost") == nil
+	n.process, err = child.Start(cmd, syscall.SIGKILL)
+	return err
 }
 
 // until waits until something is so.
@@ -181,15 +192,16 @@ func until(ctx context.Context, what string, so func() (bool, error)) error {
 }
 
 // turnTo makes a node the one that the demonstration talks to.
-func (d *demo) turnTo(n *demoNode) error {
+func (d *demoPair) turnTo(n *demoNode) (err error) {
 	d.config, d.home = n.config, n.dir
 	d.address, d.implicit = n.address(), n.config.Listeners[1].Address
-	return d.trust(filepath.Join(n.config.DataDir, "tls", "self-signed.crt"))
+	d.roots, err = trusted(filepath.Join(n.config.DataDir, "tls", "self-signed.crt"))
+	return err
 }
 
 // loseNode has node a accept a message, and kills it before it can deliver it.
-func (d *demo) loseNode(ctx context.Context) (err error) {
-	a := d.nodes[0]
+func (d *demoPair) loseNode(ctx context.Context) (err error) {
+	a := d.a
 	if d.queue, err = openStoreOf(ctx, d.config); err != nil {
 		return err
 	}
@@ -220,7 +232,7 @@ func (d *demo) loseNode(ctx context.Context) (err error) {
 }
 
 // takeOver waits for what node b does.
-func (d *demo) takeOver(ctx context.Context) error {
+func (d *demoPair) takeOver(ctx context.Context) error {
 	d.step("Node b takes what waits of a node that has shown no sign of life for 10 seconds ...")
 	bounded, cancel := context.WithTimeout(ctx, demoNodeLimit)
 	defer cancel()
@@ -229,7 +241,7 @@ func (d *demo) takeOver(ctx context.Context) error {
 		return fmt.Errorf("wait for the message at the upstream: %w", err)
 	}
 	d.step("Node b sent it, %s after node a died.", got.Received.Sub(d.killed).Round(100*time.Millisecond))
-	if err := d.compare(got); err != nil {
+	if err := compare(d.demo, got); err != nil {
 		return err
 	}
 	err = until(ctx, "the queue is empty", func() (bool, error) {
@@ -248,22 +260,26 @@ func (d *demo) takeOver(ctx context.Context) error {
 	return nil
 }
 
-// keepNodes starts node a again, for those who go on with the demonstration.
-func (d *demo) keepNodes(ctx context.Context) error {
-	a, b := d.nodes[0], d.nodes[1]
+// keep starts node a again, for those who go on with the demonstration.
+func (d *demoPair) keep(ctx context.Context) error {
+	a, b := d.a, d.b
 	if err := a.start(ctx); err != nil {
 		return fmt.Errorf("node a: %w", err)
 	}
-	fmt.Fprintf(d.out, "\nNode a runs again, as process %d at %s; node b is process %d. Kill either, or look at both:\n\n"+
-		"  %s node list --config %s\n", a.process.Pid(), a.address(), b.process.Pid(), ownCommand(), b.config.Path())
+	fmt.Fprintf(d.out, `
+Node a runs again, as process %d at %s; node b is process %d. Kill either, or look at both:
+
+  %s node list --config %s
+`, a.process.Pid(), a.address(), b.process.Pid(), ownCommand(), b.config.Path())
 	return d.turnTo(b)
 }
 
-func (d *demo) closeNodes() {
+// close ends the nodes, and then the database.
+func (d *demoPair) close() {
 	if d.queue != nil {
 		d.queue.Close()
 	}
-	for _, n := range d.nodes {
+	for _, n := range []*demoNode{d.a, d.b} {
 		if n.process != nil {
 			n.process.End(syscall.SIGTERM, demoNodeEnds)
 		}

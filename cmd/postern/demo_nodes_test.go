@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -22,21 +21,6 @@ func needServer(t *testing.T) {
 	}
 }
 
-// tempOf has what the test starts make its temporary files where it can see them. Other users reach it: PostgreSQL does
-// not run as root.
-func tempOf(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "demo-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 // wantNothingLeft wants neither files nor processes of a demo that has ended.
 func wantNothingLeft(t *testing.T, dir, text string) {
 	t.Helper()
@@ -54,16 +38,23 @@ func wantNothingLeft(t *testing.T, dir, text string) {
 	}
 }
 
+func startDemo(t *testing.T, dir string, args ...string) *testkit.Process {
+	t.Helper()
+	return testkit.Start(t, []string{"TMPDIR=" + dir}, testkit.Binary(t), append([]string{"demo", "--nodes", "2"},
+		args...)...)
+}
+
 func TestDemoOfTwoNodes(t *testing.T) {
 	needServer(t)
-	dir := tempOf(t)
-	p := testkit.Start(t, []string{"TMPDIR=" + dir}, testkit.Binary(t), "demo", "--nodes", "2", "--once")
+	dir := testkit.ShortDir(t)
+	p := startDemo(t, dir, "--once")
 	if err := p.Wait(time.Minute); err != nil {
 		t.Fatalf("demo --nodes 2 --once: %v\n%s", err, p.Log())
 	}
 	text := p.Log()
 	at := 0
-	for _, want := range []string{"Node b is process", "250 2.0.0 queued as", `"451 4.7.1 Greylisted, come again later"`,
+	for _, want := range []string{"Node b is process", "250 2.0.0 queued as",
+		`"451 4.7.1 Greylisted, come again later"`,
 		"Node a was killed", "Node b sent it", "Every octet that was sent is there", "of example.com verify",
 		"The queue is empty", "Done: "} {
 		i := strings.Index(text[at:], want)
@@ -80,9 +71,8 @@ func TestDemoOfTwoNodesIsInterrupted(t *testing.T) {
 	needServer(t)
 	for name, line := range map[string]string{"at the end": "Ctrl-C ends the demo", "early": "Node b is process"} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			dir := tempOf(t)
-			p := testkit.Start(t, []string{"TMPDIR=" + dir}, testkit.Binary(t), "demo", "--nodes", "2")
+			dir := testkit.ShortDir(t)
+			p := startDemo(t, dir)
 			p.WaitLog(line)
 			p.Signal(syscall.SIGINT)
 			if err := p.Wait(time.Minute); err != nil {

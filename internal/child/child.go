@@ -25,7 +25,10 @@ func Start(cmd *exec.Cmd, death syscall.Signal) (*Process, error) {
 	cmd.SysProcAttr.Pdeathsig, cmd.SysProcAttr.Setpgid = death, true
 	started := make(chan error)
 	go p.run(started)
-	return p, <-started
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // run keeps its thread, since the signal comes when the thread that started the process ends.

@@ -3,6 +3,7 @@ package child
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 func start(t *testing.T, script string) *Process {
 	t.Helper()
 	cmd := exec.Command("sh", "-c", script)
+	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -58,33 +60,28 @@ func TestStartOfNothing(t *testing.T) {
 // A process ends with the one that started it, if that is killed.
 func TestEndsWithUs(t *testing.T) {
 	if os.Getenv("CHILD_DIES") != "" {
-		p := start(t, "echo ready; sleep 60")
-		fmt.Println(p.Pid())
+		start(t, "echo ready; exec sleep 3600")
+		fmt.Fprintln(os.Stderr, "started")
 		select {}
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestEndsWithUs$")
-	cmd.Env = append(os.Environ(), "CHILD_DIES=1")
-	out, err := cmd.StdoutPipe()
+	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer r.Close()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestEndsWithUs$")
+	cmd.Env, cmd.Stderr = append(os.Environ(), "CHILD_DIES=1"), w
 	p, err := Start(cmd, syscall.SIGKILL)
+	w.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Kill()
-	var pid int
-	if _, err := fmt.Fscan(out, &pid); err != nil {
-		t.Fatal(err)
-	}
-	handle, err := os.FindProcess(pid)
-	if err != nil {
-		t.Fatal(err)
+	if line, err := bufio.NewReader(r).ReadString('\n'); line != "started\n" {
+		t.Fatalf("%q, %v", line, err)
 	}
 	p.Kill()
-	for deadline := time.Now().Add(time.Minute); handle.Signal(syscall.Signal(0)) == nil; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("process %d lives", pid)
-		}
+	if _, err := io.Copy(io.Discard, r); err != nil { // until nobody has its other end
+		t.Error(err)
 	}
 }

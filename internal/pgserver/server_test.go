@@ -1,7 +1,6 @@
 package pgserver_test
 
 import (
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -15,7 +14,7 @@ func TestServer(t *testing.T) {
 	if _, err := pgserver.Tool("postgres"); err != nil {
 		testkit.Skipf(t, "%v", err)
 	}
-	parent := testDirectory(t)
+	parent := testkit.ShortDir(t)
 	s, err := pgserver.Start(t.Context(), parent)
 	if err != nil {
 		t.Fatal(err)
@@ -31,20 +30,6 @@ func TestServer(t *testing.T) {
 	if left, err := filepath.Glob(parent + "/*"); err != nil || len(left) > 0 {
 		t.Errorf("%q is left, %v", left, err)
 	}
-}
-
-// testDirectory is one that other users reach: that of t.TempDir is too long for a socket.
-func testDirectory(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "postern-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
 
 func TestToolThatIsMissing(t *testing.T) {
