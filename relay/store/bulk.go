@@ -120,8 +120,8 @@ func (b *batch) only(id string) bool {
 // The statements. Those of messages return which they changed.
 //
 // ANY and <> 0 leave the primary key as the only index that fits. When vacuum has found the queue empty, the planner
-// takes the table for one of no rows, and would read all that came or died since, for each batch. It takes the rows that
-// a statement changes for one, so that nothing is joined to them.
+// takes the table for one of no rows, and would read all that came or died since, for each batch. It takes the rows
+// that a statement changes for one, so that nothing is joined to them.
 const (
 	bulkMessages = `INSERT INTO message SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[],
 		$5::bytea[], $6::bigint[], $7::bytea[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bytea[])`
