@@ -7,7 +7,7 @@ BENCHFLAGS ?=
 # syntax: what Go's rules for pointers say of it is not ours to find out, at five times the cost.
 RACE = GORACE=atexit_sleep_ms=20 $(GO) test -race -gcflags=modernc.org/...=-d=checkptr=0
 
-.PHONY: help build demo test check bench bench-quick bench-tools pictures fuzz clean
+.PHONY: help build demo test check bench bench-quick bench-postgres bench-tools pictures fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ bench: ## Postern beside Postfix, three runs: about half an hour
 
 bench-quick: ## one short run without the backlog, for orientation
 	$(GO) run ./bench/cmd/run -runs 1 -scale 0.2 -cases reused,fresh,large,far,idle,syncs $(BENCHFLAGS)
+
+bench-postgres: ## the store at PostgreSQL, one node and two, beside Postfix and SQLite: three runs
+	$(GO) run ./bench/cmd/run -cases reused $(BENCHFLAGS)
 
 bench-tools: ## installs what bench compares with (Debian, root)
 	./scripts/bench-tools

@@ -47,6 +47,21 @@ func NeedRoot(t testing.TB) {
 	}
 }
 
+// ShortDir returns a directory that other users reach, too, and whose path is short enough for that of a socket in it,
+// which that of t.TempDir is not.
+func ShortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "postern-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 func find(tool string) (string, error) {
 	switch tool {
 	case "python3-dkim":
