@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,7 +24,7 @@ func newPrompt(t *testing.T) *prompt {
 	for shell, file := range map[string]string{"bash": "postern.bash", "zsh": "_postern", "fish": "postern.fish",
 		"powershell": "postern.ps1"} {
 		out := testkit.Run(t, "", "completion", shell)
-		if !out.OK {
+		if !out.OK || !strings.Contains(out.Text, "__complete") { // by which it asks the binary
 			t.Fatal(out.Text)
 		}
 		if err := os.WriteFile(filepath.Join(p.scripts, file), []byte(out.Text), 0o644); err != nil {
@@ -47,48 +48,63 @@ func (p *prompt) postern(args ...string) {
 	}
 }
 
-// shell runs a script by a shell, with postern in its PATH.
-func (p *prompt) shell(script string, command ...string) string {
+// run runs a command with postern in its PATH.
+func (p *prompt) run(stdin string, command ...string) {
 	p.t.Helper()
-	cmd := exec.Command(testkit.Need(p.t, command[0]), append(command[1:], "-c", script)...)
-	cmd.Dir = p.dir
+	cmd := exec.Command(testkit.Need(p.t, command[0]), command[1:]...)
+	cmd.Dir, cmd.Stdin = p.dir, strings.NewReader(stdin)
 	cmd.Env = []string{"PATH=" + p.dir + ":" + os.Getenv("PATH"), "HOME=" + p.dir, "TERM=dumb", "LC_ALL=C.UTF-8",
-		"POSTERN_CONFIG=" + p.config(), "S=" + p.scripts}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		p.t.Fatalf("%s: %v\n%s", command[0], err, out)
+		"POSTERN_CONFIG=" + p.config(), "SCRIPTS=" + p.scripts}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		p.t.Fatalf("%s: %v\n%s", command, err, out)
 	}
-	return string(out)
 }
 
-// bash returns what bash proposes after a line, one a line.
-func (p *prompt) bash(line string) string {
+// said returns what a shell left in the file of that name: a line for each that was typed.
+func (p *prompt) said() []string {
 	p.t.Helper()
-	return p.shell(`. /usr/share/bash-completion/bash_completion; . "$S/postern.bash"
+	data, err := os.ReadFile(filepath.Join(p.dir, "said"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
+}
+
+// completed types lines at a terminal of an interactive shell, each with a tab and a key that has the shell write down what
+// its line is then.
+func (p *prompt) completed(shell string, lines []string) []string {
+	p.t.Helper()
+	testkit.Need(p.t, strings.Fields(shell)[0])
+	p.run(strings.Join(lines, "\t\x14")+"\t\x14exit\n", "script", "-qec", shell, "/dev/null")
+	return p.said()
+}
+
+func (p *prompt) bash(lines []string) []string {
+	testkit.Need(p.t, "bash-completion")
+	writeTo(p.t, filepath.Join(p.dir, "rc"), `. /usr/share/bash-completion/bash_completion; . "$SCRIPTS/postern.bash"
 		complete -p postern >/dev/null || exit 1
-		COMP_LINE='`+line+`' COMP_POINT=${#COMP_LINE} COMP_TYPE=63
-		IFS=' ' read -ra COMP_WORDS <<<"$COMP_LINE"
-		[[ $COMP_LINE != *' ' ]] || COMP_WORDS+=('')
-		COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
-		__start_postern
-		printf '%s\n' "${COMPREPLY[@]}"`, "bash", "--norc")
+		say() { printf '%s\n' "$READLINE_LINE" >>said; READLINE_LINE=; }
+		bind -x '"\C-t": say'
+		: >said`)
+	return p.completed("bash --noprofile --rcfile rc -i", lines)
 }
 
-// fish returns what fish proposes after a line.
-func (p *prompt) fish(line string) string {
-	p.t.Helper()
-	return p.shell(`source $S/postern.fish; complete -C '`+line+`'`, "fish", "--no-config")
+func (p *prompt) zsh(lines []string) []string {
+	writeTo(p.t, filepath.Join(p.dir, ".zshrc"), `fpath=("$SCRIPTS" $fpath); autoload -Uz compinit; compinit -u -D
+		say() { print -r -- "$BUFFER" >>said; BUFFER= }
+		zle -N say; bindkey '^T' say
+		: >said`)
+	return p.completed("zsh --no-globalrcs -i", lines)
 }
 
-// zsh returns the line as zsh completes it: zsh has a terminal, at which the line and a tab are typed.
-func (p *prompt) zsh(line string) string {
-	p.t.Helper()
-	return p.shell(`zmodload zsh/zpty; zpty z zsh -f -i
-		zpty -w z 'fpath=($S $fpath); autoload -Uz compinit; compinit -u -D'
-		zpty -w z 'said() { print -r -- "$BUFFER" > said; exit }; zle -N said; bindkey "^X" said'
-		zpty -w -n z "`+line+`"$'\t\x18'
-		while zpty -r z typed; do :; done
-		cat said`, "zsh", "-f")
+// fish has a command that says what it would propose: the only word, with a tab and what is said of it.
+func (p *prompt) fish(lines []string) []string {
+	script := "source $SCRIPTS/postern.fish\n"
+	for _, line := range lines {
+		script += "echo (complete -C '" + line + "') >>said\n"
+	}
+	p.run("", "fish", "--no-config", "-c", script)
+	return p.said()
 }
 
 func TestCompletion(t *testing.T) {
@@ -96,36 +112,44 @@ func TestCompletion(t *testing.T) {
 	keepDocs(t, p.scripts, "completions")
 	p.postern("user", "add", "anna@example.com", "--note", "of sales")
 	p.postern("device", "add", "scanner-2", "--sender", "scans@example.com")
-	for _, c := range []struct{ typed, want, zsh string }{
-		{"postern que", "queue", "postern queue "},
-		{"postern queue sho", "show", "postern queue show "},
-		{"postern user show ann", "anna@example.com", "postern user show anna@example.com "},
-		{"postern device limits sc", "scanner-2", "postern device limits scanner-2 "},
-		{"postern upstream test o", "office", "postern upstream test office "},
-		{"postern upstream profiles microsoft365-h", "microsoft365-hve", "postern upstream profiles microsoft365-hve "},
-		{"postern queue list --he", "--held", "postern queue list --he"}, // --help too
-		{"postern completion z", "zsh", "postern completion zsh "},
-		{"postern check --config relay.t", "relay.toml", "postern check --config relay.toml "},
-	} {
-		if got := p.bash(c.typed); !strings.Contains(got, c.want) {
-			t.Errorf("bash: %s: %q", c.typed, got)
-		}
-		if got := p.fish(c.typed); !strings.Contains(got, c.want) {
-			t.Errorf("fish: %s: %q", c.typed, got)
-		}
-		if got := p.zsh(c.typed); !strings.HasPrefix(got, strings.TrimRight(c.zsh, " ")) {
-			t.Errorf("zsh: %s: %q", c.typed, got)
+	lines := []struct{ typed, added string }{
+		{"postern que", "ue "},
+		{"postern queue sho", "w "},
+		{"postern user show ann", "a@example.com "},
+		{"postern device limits sc", "anner-2 "},
+		{"postern upstream test o", "ffice "},
+		{"postern upstream profiles microsoft365-h", "ve "},
+		{"postern queue list --hel", ""}, // --held or --help
+		{"postern queue list --held --js", "on "},
+		{"postern completion z", "sh "},
+		{"postern check --config relay.t", "oml "},
+		{"postern user import relay.t", "oml "},
+		// What takes no file is offered none, and after its one argument nothing more.
+		{"postern user show relay.t", ""},
+		{"postern queue list relay.t", ""},
+		{"postern user show anna@example.com ann", ""},
+	}
+	var typed []string
+	for _, l := range lines {
+		typed = append(typed, l.typed)
+	}
+	for shell, complete := range map[string]func([]string) []string{"bash": p.bash, "zsh": p.zsh} {
+		got := complete(typed)
+		for i, l := range lines {
+			if len(got) != len(lines) || strings.TrimRight(got[i], " ") != strings.TrimRight(l.typed+l.added, " ") {
+				t.Errorf("%s: %q became %q", shell, l.typed, got[min(i, len(got)-1)])
+			}
 		}
 	}
-	// What takes no file is offered none, and after its one argument nothing more.
-	for _, typed := range []string{"postern user show r", "postern queue list r", "postern user show anna@example.com a"} {
-		if got := strings.TrimSpace(p.bash(typed)); got != "" {
-			t.Errorf("bash: %s: %q", typed, got)
-		}
-	}
-	if script, err := os.ReadFile(filepath.Join(p.scripts, "postern.ps1")); err != nil ||
-		!strings.Contains(string(script), "Register-ArgumentCompleter -CommandName 'postern'") {
-		t.Errorf("%v: %.200s", err, script)
+}
+
+func TestCompletionByFish(t *testing.T) {
+	p := newPrompt(t)
+	p.postern("user", "add", "anna@example.com", "--note", "of sales")
+	got := p.fish([]string{"postern queue li", "postern user show ann", "postern user show relay.t"})
+	want := []string{"list\tList waiting messages, oldest first", "anna@example.com\tof sales", ""}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

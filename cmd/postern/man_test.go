@@ -39,16 +39,16 @@ func docsDate(t *testing.T) time.Time {
 func manualPages(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	head := mangen.Head{Date: docsDate(t), Version: readBuild().Version}
+	date := docsDate(t)
 	annotated, err := os.ReadFile("../../relay.toml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	configuration, err := mangen.Configuration(string(annotated), "relay.toml", head)
+	configuration, err := mangen.Configuration(string(annotated), "relay.toml", date)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range append(mangen.Commands(rootCommand(), head), configuration) {
+	for _, p := range append(mangen.Commands(rootCommand(), date), configuration) {
 		file := filepath.Join(dir, "man"+strings.TrimPrefix(filepath.Ext(p.Name), "."), p.Name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)

@@ -2,22 +2,24 @@ package mangen
 
 import (
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
-// Commands returns a page of the root command, and one for each command below it, with its own subcommands on it.
-func Commands(root *cobra.Command, h Head) []Page {
-	pages := []Page{rootPage(root, h)}
+// Commands returns a page of the root command, and one for each command below it, with its own subcommands on it. The
+// date is that of the version.
+func Commands(root *cobra.Command, date time.Time) []Page {
+	pages := []Page{rootPage(root, date)}
 	for _, c := range available(root) {
-		pages = append(pages, commandPage(c, h))
+		pages = append(pages, commandPage(c, date))
 	}
 	return pages
 }
 
-func rootPage(root *cobra.Command, h Head) Page {
-	r := newPage(h, root.Name(), "1", root.Short)
+func rootPage(root *cobra.Command, date time.Time) Page {
+	r := newPage(date, root.Name(), "1", root.Short)
 	r.macro("Sh", "SYNOPSIS")
 	r.macro("Nm")
 	r.WriteString(".Op Ar options\n.Ar command\n")
@@ -40,8 +42,8 @@ func rootPage(root *cobra.Command, h Head) Page {
 	return Page{root.Name() + ".1", r.String()}
 }
 
-func commandPage(c *cobra.Command, h Head) Page {
-	r := newPage(h, pageName(c), "1", c.Short)
+func commandPage(c *cobra.Command, date time.Time) Page {
+	r := newPage(date, pageName(c), "1", c.Short)
 	r.macro("Sh", "SYNOPSIS")
 	r.synopsis(c)
 	r.macro("Sh", "DESCRIPTION")

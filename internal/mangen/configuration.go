@@ -5,16 +5,17 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // Configuration returns the page of the configuration file, of its annotated form: the comment at its head; then
 // tables and keys, each with a comment beside it that goes on in the lines below. A table or key may be commented out.
-func Configuration(annotated, name string, h Head) (Page, error) {
+func Configuration(annotated, name string, date time.Time) (Page, error) {
 	tables, err := readTables(annotated)
 	if err != nil {
 		return Page{}, err
 	}
-	r := newPage(h, name, "5", "configuration of Postern")
+	r := newPage(date, name, "5", "configuration of Postern")
 	r.macro("Sh", "DESCRIPTION")
 	head := tables[0]
 	r.fill(head.about)

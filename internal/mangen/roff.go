@@ -12,12 +12,6 @@ import (
 	"unicode/utf8"
 )
 
-// Head is what every page says of itself.
-type Head struct {
-	Date    time.Time
-	Version string
-}
-
 // Page is one manual page.
 type Page struct {
 	Name string // of its file, such as postern-queue.1
@@ -31,11 +25,11 @@ const width = 78
 type roff struct{ strings.Builder }
 
 // newPage begins a page with its head and its name.
-func newPage(h Head, name, section, about string) *roff {
+func newPage(date time.Time, name, section, about string) *roff {
 	r := new(roff)
-	fmt.Fprintf(r, ".Dd %s\n", h.Date.UTC().Format("January 2, 2006"))
+	fmt.Fprintf(r, ".Dd %s\n", date.UTC().Format("January 2, 2006"))
 	r.macro("Dt", strings.ToUpper(name), section)
-	r.macro("Os", "Postern", h.Version)
+	r.WriteString(".Os Postern\n")
 	r.macro("Sh", "NAME")
 	r.macro("Nm", name)
 	fmt.Fprintf(r, ".Nd %s\n", escape(strings.TrimSuffix(about, "."), false))
