@@ -10,6 +10,7 @@ import (
 	"postern/certs"
 	"postern/relay/monitor"
 	"postern/relay/stats"
+	"postern/relay/status"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
 	"postern/relay/upstream"
@@ -24,6 +25,7 @@ type gauges struct {
 	stats     *stats.Counter
 	certs     *certs.Manager
 	sources   func() []auth.SourceState
+	ready     func(context.Context) error
 }
 
 var (
@@ -53,13 +55,18 @@ var (
 	sourceUp = prometheus.NewDesc("postern_login_source_up",
 		"1 while a source of logins answers, as far as is known.", []string{"source"}, nil)
 	certExpiry = prometheus.NewDesc("postern_certificate_expiry_timestamp_seconds",
-		"End of the listeners' certificate.", []string{"key"}, nil)
+		"End of a certificate of the listeners.", []string{"name", "key"}, nil)
+	accepting = prometheus.NewDesc("postern_accepting_mail",
+		"1 while new mail is taken: the listeners are up, the store has room, and this node is not drained.", nil, nil)
+	nodesBy = prometheus.NewDesc("postern_nodes",
+		"Nodes at the database, as this one sees them, by state: alive, drained, gone.", []string{"state"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{queueMessages, queueBytes, queueOldest, connections, upstreamConns,
-		upstreamPaused, storeCommits, traceDropped, traceLeftOut, recipients, statsOther, sourceUp, certExpiry} {
+		upstreamPaused, storeCommits, traceDropped, traceLeftOut, recipients, statsOther, sourceUp, certExpiry,
+		accepting, nodesBy} {
 		ch <- d
 	}
 }
@@ -105,9 +112,51 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(traceDropped, prometheus.CounterValue, float64(g.trace.Dropped()))
 	ch <- prometheus.MustNewConstMetric(traceLeftOut, prometheus.CounterValue, float64(g.trace.LeftOut()))
 	g.statistics(ch)
-	for _, info := range g.certs.Info() {
-		gauge(certExpiry, float64(info.NotAfter.Unix()), info.Key)
+	g.machine(ctx, gauge)
+}
+
+// machine tells what this node is fit for, and what it sees of others.
+func (g *gauges) machine(ctx context.Context, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+	for of, end := range ends(g.certs.Info()) {
+		gauge(certExpiry, float64(end.Unix()), of.name, of.key)
 	}
+	taken := 1.0
+	if g.ready(ctx) != nil {
+		taken = 0
+	}
+	gauge(accepting, taken)
+	if all, err := monitor.Nodes(ctx, g.store); err == nil && g.store.Shared() {
+		for _, state := range []status.NodeState{status.NodeAlive, status.NodeDrained, status.NodeGone} {
+			gauge(nodesBy, float64(countNodes(all, state)), string(state))
+		}
+	}
+}
+
+func countNodes(all []status.Node, state status.NodeState) (n int) {
+	for _, one := range all {
+		if one.State == state {
+			n++
+		}
+	}
+	return n
+}
+
+// certificate is what tells certificates apart: the first name in it, and the kind of its key.
+type certificate struct{ name, key string }
+
+// ends are the ends of certificates; of two that look the same, that which ends first.
+func ends(of []certs.Info) map[certificate]time.Time {
+	all := make(map[certificate]time.Time)
+	for _, info := range of {
+		c := certificate{info.Subject, info.Key}
+		if len(info.Names) > 0 {
+			c.name = info.Names[0]
+		}
+		if end, known := all[c]; !known || info.NotAfter.Before(end) {
+			all[c] = info.NotAfter
+		}
+	}
+	return all
 }
 
 // statistics tells what was counted since the start. There are as many listeners as the configuration has had.
