@@ -78,16 +78,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if q, err := g.store.Stats(ctx); err == nil {
-		gauge(queueMessages, float64(q.Messages-q.Held), "waiting")
-		gauge(queueMessages, float64(q.Held), "held")
-		gauge(queueBytes, float64(q.Bytes))
-		age := 0.0
-		if !q.Oldest.IsZero() {
-			age = time.Since(q.Oldest).Seconds()
-		}
-		gauge(queueOldest, age)
-	}
+	g.queue(ctx, gauge)
 	for _, s := range g.sources() {
 		up := 1.0
 		if s.Err != nil {
@@ -98,6 +89,33 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	for name, n := range g.listeners.connections() {
 		gauge(connections, float64(n), name)
 	}
+	g.upstreams(gauge)
+	ch <- prometheus.MustNewConstMetric(storeCommits, prometheus.CounterValue, float64(g.store.Commits()))
+	ch <- prometheus.MustNewConstMetric(traceDropped, prometheus.CounterValue, float64(g.trace.Dropped()))
+	ch <- prometheus.MustNewConstMetric(traceLeftOut, prometheus.CounterValue, float64(g.trace.LeftOut()))
+	g.statistics(ch)
+	g.machine(ctx, gauge)
+}
+
+// setGauge tells one value.
+type setGauge = func(d *prometheus.Desc, v float64, labels ...string)
+
+func (g *gauges) queue(ctx context.Context, gauge setGauge) {
+	q, err := g.store.Stats(ctx)
+	if err != nil {
+		return // the others are told
+	}
+	gauge(queueMessages, float64(q.Messages-q.Held), "waiting")
+	gauge(queueMessages, float64(q.Held), "held")
+	gauge(queueBytes, float64(q.Bytes))
+	age := 0.0
+	if !q.Oldest.IsZero() {
+		age = time.Since(q.Oldest).Seconds()
+	}
+	gauge(queueOldest, age)
+}
+
+func (g *gauges) upstreams(gauge setGauge) {
 	for _, up := range g.inForce().Routes.Upstreams {
 		for _, st := range up.States() {
 			paused := 0.0
@@ -108,15 +126,10 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 			gauge(upstreamPaused, paused, up.Config.Name, st.Identity)
 		}
 	}
-	ch <- prometheus.MustNewConstMetric(storeCommits, prometheus.CounterValue, float64(g.store.Commits()))
-	ch <- prometheus.MustNewConstMetric(traceDropped, prometheus.CounterValue, float64(g.trace.Dropped()))
-	ch <- prometheus.MustNewConstMetric(traceLeftOut, prometheus.CounterValue, float64(g.trace.LeftOut()))
-	g.statistics(ch)
-	g.machine(ctx, gauge)
 }
 
 // machine tells what this node is fit for, and what it sees of others.
-func (g *gauges) machine(ctx context.Context, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+func (g *gauges) machine(ctx context.Context, gauge setGauge) {
 	for of, end := range ends(g.certs.Info()) {
 		gauge(certExpiry, float64(end.Unix()), of.name, of.key)
 	}

@@ -70,8 +70,8 @@ func (p *prompt) said() []string {
 	return strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
 }
 
-// completed types lines at a terminal of an interactive shell, each with a tab and a key that has the shell write down what
-// its line is then.
+// completed types lines at a terminal of an interactive shell, each with a tab and a key that has the shell write down
+// what its line is then.
 func (p *prompt) completed(shell string, lines []string) []string {
 	p.t.Helper()
 	testkit.Need(p.t, strings.Fields(shell)[0])
@@ -81,7 +81,8 @@ func (p *prompt) completed(shell string, lines []string) []string {
 
 func (p *prompt) bash(lines []string) []string {
 	testkit.Need(p.t, "bash-completion")
-	writeTo(p.t, filepath.Join(p.dir, "rc"), `. /usr/share/bash-completion/bash_completion; . "$SCRIPTS/postern.bash"
+	writeTo(p.t, filepath.Join(p.dir, "rc"), `. /usr/share/bash-completion/bash_completion
+		. "$SCRIPTS/postern.bash"
 		complete -p postern >/dev/null || exit 1
 		say() { printf '%s\n' "$READLINE_LINE" >>said; READLINE_LINE=; }
 		bind -x '"\C-t": say'

@@ -1,6 +1,6 @@
 // Package mangen writes manual pages, in mdoc: postern(1) and a page for each command from the tree of commands, and
-// relay.toml(5) from the annotated relay.toml. It adds no words of its own about a command or a key, so that a page says
-// what --help and relay.toml say.
+// relay.toml(5) from the annotated relay.toml. It adds no words of its own about a command or a key, so that a page
+// says what --help and relay.toml say.
 package mangen
 
 import (
