@@ -2,7 +2,9 @@ package relay
 
 import (
 	"encoding/json"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"postern/certs"
 	"postern/internal/testkit"
@@ -173,6 +176,23 @@ func TestDashboardAndRulesNameWhatThereIs(t *testing.T) {
 	}
 	if seen < 50 {
 		t.Errorf("only %d expressions", seen)
+	}
+}
+
+// Prometheus itself reads the metrics, and finds nothing in their names to complain about.
+func TestMetricsByPromtool(t *testing.T) {
+	tool := testkit.Need(t, "promtool")
+	r := newRig(t, newProvider(t), "")
+	if _, err := r.send(rigLogin, []string{"bob@example.net"}, plainMessage); err != nil {
+		t.Fatal(err)
+	}
+	page := httptest.NewRecorder()
+	promhttp.HandlerFor(r.server.registry, promhttp.HandlerOpts{}).ServeHTTP(page,
+		httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
+	cmd := exec.Command(tool, "check", "metrics")
+	cmd.Stdin = page.Body
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

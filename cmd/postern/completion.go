@@ -67,26 +67,25 @@ func (a *app) complete(root *cobra.Command) {
 	}
 	table, _, _ := root.Find([]string{"user", "import"})
 	table.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveDefault)
-	completeFiles(root)
+	a.completeFlags(root)
 }
 
-// completeFiles has flags that want a file or a directory completed with those.
-func completeFiles(cmd *cobra.Command) {
-	find := func(f *pflag.Flag) {
-		directive := cobra.ShellCompDirectiveDefault
-		switch name, _ := pflag.UnquoteUsage(f); name {
-		case "directory":
-			directive = cobra.ShellCompDirectiveFilterDirs
-		case "file":
-		default:
-			return
-		}
-		// The only error is a flag that has one already.
-		_ = cmd.RegisterFlagCompletionFunc(f.Name, cobra.FixedCompletions(nil, directive))
+// completeFlags says what the values of flags may be, by the word that help has for the value.
+func (a *app) completeFlags(cmd *cobra.Command) {
+	values := map[string]cobra.CompletionFunc{
+		"file":         cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),
+		"directory":    cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs),
+		"login":        a.first(a.logins(operate.Everybody), true),
+		"[[upstream]]": a.first(a.upstreams, true),
+		"profile":      a.first(profiles, true),
 	}
-	cmd.LocalFlags().VisitAll(find)
+	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		if name, _ := pflag.UnquoteUsage(f); values[name] != nil {
+			_ = cmd.RegisterFlagCompletionFunc(f.Name, values[name]) // fails only where there is one already
+		}
+	})
 	for _, sub := range cmd.Commands() {
-		completeFiles(sub)
+		a.completeFlags(sub)
 	}
 }
 

@@ -92,20 +92,18 @@ func TestManualPagesAreRight(t *testing.T) {
 	if err != nil || len(pages) < 10 {
 		t.Fatalf("%q, %v", pages, err)
 	}
-	testkit.Need(t, "mandoc")
-	if out, err := exec.Command("/usr/sbin/makewhatis", dir).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	lint := exec.Command(testkit.Need(t, "mandoc"), append([]string{"-T", "lint", "-W", "style"}, pages...)...)
 	lint.Env = append(os.Environ(), "MANPATH="+dir)
-	if out, err := lint.CombinedOutput(); err != nil || len(out) > 0 {
-		t.Errorf("%v\n%s", err, out)
+	out, err := lint.CombinedOutput()
+	said := regexp.MustCompile(`(?m)^mandoc: outdated mandoc.db lacks .*\n`).ReplaceAllString(string(out), "") // an index
+	if err != nil || said != "" {
+		t.Errorf("%v\n%s", err, said)
 	}
 	groff := exec.Command(testkit.Need(t, "man"), append([]string{"--warnings=w", "-l"}, pages...)...)
 	groff.Env = append(os.Environ(), "MANWIDTH=100", "LC_ALL=C.UTF-8")
 	var complaints strings.Builder
 	groff.Stderr = &complaints
-	out, err := groff.Output()
+	out, err = groff.Output()
 	if err != nil || complaints.Len() > 0 || bytes.Count(out, []byte("\nSEE ALSO")) != len(pages) {
 		t.Errorf("man: %v, %d octets\n%s", err, len(out), complaints.String())
 	}

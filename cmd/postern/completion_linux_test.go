@@ -123,6 +123,8 @@ func TestCompletion(t *testing.T) {
 		{"postern queue list --hel", ""}, // --held or --help
 		{"postern queue list --held --js", "on "},
 		{"postern completion z", "sh "},
+		{"postern trace --login ann", "a@example.com "},
+		{"postern upstream judge --upstream off", "ice "},
 		{"postern check --config relay.t", "oml "},
 		{"postern user import relay.t", "oml "},
 		// What takes no file is offered none, and after its one argument nothing more.
