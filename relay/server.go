@@ -185,7 +185,8 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	}
 	s.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&gauges{s.store, s.listeners, s.inForce, s.trace, s.stats, s.certs, s.accounts.SourceStates})
+		&gauges{s.store, s.listeners, s.inForce, s.trace, s.stats, s.certs, s.accounts.SourceStates,
+			s.ready})
 	return s, nil
 }
 

@@ -74,6 +74,10 @@ func find(tool string) (string, error) {
 		return nodemailer, exec.Command("node", "-e", "require('"+nodemailer+"')").Run()
 	case "libphp-phpmailer":
 		return phpMailer, exec.Command("php", "-r", "require '"+phpMailer+"';").Run()
+	case "bash-completion":
+		const script = "/usr/share/bash-completion/bash_completion"
+		_, err := os.Stat(script)
+		return script, err
 	case "python3":
 		if path, err := exec.LookPath(debianPython); err == nil {
 			return path, nil
