@@ -17,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"postern/internal/fakesmtp"
 	"postern/internal/testkit"
@@ -85,6 +86,7 @@ type claimed struct {
 	seq      int
 	accepted map[string]string // body by recipient
 	refused  []string
+	wait     func() // before each message; nil: nobody waits
 }
 
 // body of every third message is one long line.
@@ -105,24 +107,36 @@ func (c *claimed) next() (to []string, from, body string) {
 	return to, from, body
 }
 
-// torment sends until the connection breaks.
-func (c *claimed) torment(t *testing.T, o *office) {
+// login opens a session.
+func (o *office) login() (*smtp.Client, error) {
 	conn, err := net.Dial("tcp", o.address)
 	if err != nil {
-		return
+		return nil, err
 	}
-	defer conn.Close()
 	client, err := smtp.NewClient(conn, "localhost")
+	if err == nil {
+		err = client.StartTLS(o.ca.Client("localhost"))
+	}
+	if err == nil {
+		err = client.Auth(smtp.PlainAuth("", "anna@example.com", "a chosen password", "localhost"))
+	}
+	if err != nil {
+		conn.Close()
+	}
+	return client, err
+}
+
+// torment sends until the connection breaks, or until it is enough.
+func (c *claimed) torment(o *office, enough *atomic.Bool) {
+	client, err := o.login()
 	if err != nil {
 		return
 	}
-	if client.StartTLS(o.ca.Client("localhost")) != nil {
-		return
-	}
-	if client.Auth(smtp.PlainAuth("", "anna@example.com", "a chosen password", "localhost")) != nil {
-		return
-	}
-	for {
+	defer client.Close()
+	for !enough.Load() {
+		if c.wait != nil {
+			c.wait()
+		}
 		to, from, body := c.next()
 		err := submit(client, from, to, "From: anna@example.com\r\nSubject: x\r\n\r\n"+body)
 		reply, answered := errors.AsType[*textproto.Error](err)
@@ -138,6 +152,9 @@ func (c *claimed) torment(t *testing.T, o *office) {
 		c.mu.Unlock()
 		if err != nil && !answered || answered && client.Reset() != nil {
 			return
+		}
+		if answered { // it is to come later
+			time.Sleep(10 * time.Millisecond)
 		}
 	}
 }
@@ -207,7 +224,7 @@ max_connections = %d
 		for range connections {
 			clients.Go(func() {
 				for !killed.Load() {
-					c.torment(t, o)
+					c.torment(o, &killed)
 				}
 			})
 		}

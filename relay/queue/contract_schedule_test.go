@@ -61,6 +61,19 @@ func (s *suite) oldVersions() {
 	s.must(s.store.Finish(s.ctx, s.version(id), owner, queue.Outcome{Remove: true}))
 }
 
+// readBeforeOutcome: who has read a message while another attempt ran knows nothing of its outcome.
+func (s *suite) readBeforeOutcome() {
+	id := s.add("alice", 1)[0]
+	s.must(s.store.Lease(s.ctx, s.version(id), owner, s.now.Add(-time.Hour), s.now.Add(-time.Minute)))
+	old := s.version(id)
+	partly := queue.Outcome{Recipients: s.get(id).Recipients, NextAttempt: s.now}
+	partly.Recipients[0].Status = queue.Delivered
+	s.must(s.store.Finish(s.ctx, old, owner, partly))
+	s.wantErr(s.store.Lease(s.ctx, old, "node-2", s.now, s.now.Add(time.Hour)), queue.ErrNotFound)
+	s.wantErr(s.store.Record(s.ctx, old, "node-2", queue.Outcome{Remove: true}), queue.ErrNotFound)
+	s.must(s.store.Lease(s.ctx, s.version(id), "node-2", s.now, s.now.Add(time.Hour)))
+}
+
 // leaseTwice: the answer to the first may have been lost.
 func (s *suite) leaseTwice() {
 	id := s.add("alice", 1)[0]

@@ -110,6 +110,7 @@ func runContract(t *testing.T, open func(t *testing.T) wholeStore) {
 		{"FinishAddsReports", (*suite).finishReports},
 		{"FinishAllOrNone", (*suite).finishAllOrNone},
 		{"OldVersions", (*suite).oldVersions},
+		{"ReadBeforeOutcome", (*suite).readBeforeOutcome},
 		{"LeaseTwice", (*suite).leaseTwice},
 		{"RecordOfOthers", (*suite).recordOfOthers},
 		{"RecordOfNobody", (*suite).recordOfNobody},

@@ -247,7 +247,7 @@ func (s *memstore) Lease(ctx context.Context, v queue.Version, owner string, now
 		return queue.ErrNotFound
 	}
 	begun := r.Attempts == v.Attempts+1 && r.LeaseOwner == owner
-	if !begun && (r.Attempts != v.Attempts || leased(&r.Message, now)) {
+	if !begun && (r.Version() != v || leased(&r.Message, now)) {
 		return queue.ErrNotFound
 	}
 	r.LeaseOwner, r.LeaseUntil, r.WaitingFor, r.Attempts = owner, until, "", v.Attempts+1
@@ -292,7 +292,8 @@ func (s *memstore) settle(ctx context.Context, op string, v queue.Version, owner
 	}
 	defer s.mu.Unlock()
 	r := s.rows[v.ID]
-	if r == nil || r.Attempts != v.Attempts || op == "finish" && r.LeaseOwner != owner {
+	if r == nil || r.Attempts != v.Attempts || op == "finish" && r.LeaseOwner != owner ||
+		op == "record" && r.LeaseOwner != v.Owner {
 		return queue.ErrNotFound
 	}
 	if err := s.addLocked(o.Reports, contents); err != nil {

@@ -71,10 +71,11 @@ type Message struct {
 type Version struct {
 	ID       string
 	Attempts int
+	Owner    string // of the lease that it had, running or not: the outcome of that attempt ends it
 }
 
 // Version is that of m as it was read.
-func (m *Message) Version() Version { return Version{m.ID, m.Attempts} }
+func (m *Message) Version() Version { return Version{m.ID, m.Attempts, m.LeaseOwner} }
 
 // NewMessage is a message to be added with its content.
 type NewMessage struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"postern/mail"
@@ -37,6 +38,7 @@ type batch struct {
 	busy   map[string]bool   // messages that are in it: a statement changes a row once
 	events map[int64]bool    // numbers
 	adds   counters          // to the counters
+	id     int64             // the number that it leaves; random
 	sent   bool              // it may take place
 }
 
@@ -157,9 +159,10 @@ const (
 	// What another node is just changing is not waited for: it is not the version that was seen any more.
 	bulkLease = `WITH free AS (
 			SELECT m.id, f.owner, f.attempts, f.until FROM message m
-			JOIN unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[])
-				AS f(id, attempts, owner, now, until) ON m.id = f.id
-			WHERE m.id = ANY($1) AND m.held = 0 AND (m.attempts = f.attempts AND m.lease_until <= f.now
+			JOIN unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[])
+				AS f(id, attempts, owner, now, until, before) ON m.id = f.id
+			WHERE m.id = ANY($1) AND m.held = 0
+				AND (m.attempts = f.attempts AND m.lease_owner = f.before AND m.lease_until <= f.now
 				OR m.attempts = f.attempts + 1 AND m.lease_until > 0 AND m.lease_owner = f.owner)
 			FOR UPDATE OF m SKIP LOCKED
 		) UPDATE message m SET waiting_for = '', (attempts, lease_owner, lease_until) =
@@ -175,11 +178,12 @@ const (
 	bulkLate  = `INSERT INTO search_late SELECT n FROM unnest($1::bigint[]) AS f(n), search_state s
 		WHERE s.k = 1 AND f.n >= s.floor AND f.n < s.high ON CONFLICT DO NOTHING`
 	// A batch of a daemon puts its number in place of the last one, or fails: one whose answer was lost either has its
-	// number there, or is kept from taking place by another number (see fence). Commands share row 0 and have none.
+	// number there, or is kept from taking place by another number (see fence). Numbers are random: a former life of this
+	// daemon may have a batch under way. Commands share row 0 and have none.
 	bulkCounters = `WITH done AS (
 			UPDATE counter SET messages = messages + $1::bigint, held = held + $2::bigint,
 				bytes = bytes + $3::bigint, events = events + $4::bigint, history = history + $5::bigint,
-				refusals = refusals + $6::bigint, batch = CASE WHEN k = 0 THEN 0 ELSE $8::bigint + 1 END
+				refusals = refusals + $6::bigint, batch = CASE WHEN k = 0 THEN 0 ELSE $9::bigint END
 			WHERE k = $7::bigint AND (k = 0 OR batch = $8::bigint) RETURNING 1
 		) SELECT 1 / count(*) FROM done`
 )
@@ -195,8 +199,8 @@ var bulkBecame = map[string]string{
 			AND m.waiting_for = f.waiting_for AND m.warned = f.warned
 		JOIN message_body b ON b.id = f.id AND b.recipients = f.recipients AND b.last_reply = f.last_reply`,
 	bulkLease: `SELECT m.id
-		FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[])
-			AS f(id, attempts, owner, now, until)
+		FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[])
+			AS f(id, attempts, owner, now, until, before)
 		JOIN message m ON m.id = f.id AND m.attempts = f.attempts + 1 AND m.lease_owner = f.owner
 			AND m.lease_until = f.until`,
 	bulkExtend: `SELECT m.id FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[])
@@ -318,7 +322,7 @@ func (l leaseBulk) join(b *batch, answer answers) bool {
 	if !b.only(v.ID) {
 		return false
 	}
-	s := b.row(bulkLease, v.ID, v.Attempts, l.owner, b.clock.nano(l.now), max(b.clock.nano(l.until), 1))
+	s := b.row(bulkLease, v.ID, v.Attempts, l.owner, b.clock.nano(l.now), max(b.clock.nano(l.until), 1), v.Owner)
 	s.answers[v.ID] = answer
 	return true
 }
@@ -383,7 +387,7 @@ func (s *server) split(ops []*op) (groups [][]*op) {
 // together runs writes that join a batch, and then, each alone, those that do not.
 func (s *server) together(ops []*op) (did outcome, err error) {
 	b := &batch{server: s, parts: map[int64]bool{}, calls: map[string]*stack{}, busy: map[string]bool{},
-		events: map[int64]bool{}}
+		events: map[int64]bool{}, id: rand.Int64()}
 	did.results = make([]error, len(ops))
 	var rest []int
 	for i, o := range ops {
@@ -446,7 +450,7 @@ func (b *batch) send(conn *postgres.Conn) error {
 		b.lapsed = false
 	}
 	calls = append(calls, postgres.Call{Query: bulkCounters, Args: []any{c.messages, c.held, c.bytes, c.events,
-		c.history, c.refusals, node, b.batch}})
+		c.history, c.refusals, node, b.batch, b.id}})
 	calls = append(calls, postgres.Call{Query: "SELECT coalesce(sum(bytes), 0)::bigint FROM counter"})
 	b.sent = true
 	results, err := conn.Pipeline(context.Background(), calls)
@@ -455,7 +459,7 @@ func (b *batch) send(conn *postgres.Conn) error {
 		b.known = 0                                // the part may have been dropped since
 		return err
 	}
-	b.batch++
+	b.batch = b.id
 	for i, query := range b.order {
 		s := b.calls[query]
 		if len(s.answers) == 0 {
@@ -508,7 +512,7 @@ func (b *batch) fence(cause error) error {
 	case node == 0:
 		return b.resolve(cause)
 	}
-	before, done, fenced := b.batch, b.batch+1, b.batch+2
+	before, done, fenced := b.batch, b.id, rand.Int64()
 	b.lapsed = true
 	return b.settle(cause, func(conn *postgres.Conn) (postgres.Outcome, error) {
 		err := conn.Run("UPDATE counter SET batch = ? WHERE k = ? AND batch = ?", fenced, node, before)

@@ -121,7 +121,7 @@ const (
 	// levels deeper into an index that has grown from one page to a million entries.
 	growthMessage = 2 * 20
 	// A look searches 4 times, and what plans it looks up where indexes begin and end.
-	growthLook = 40
+	growthLook = 60
 )
 
 // A message costs with a million queued what it costs with none, but for the levels of the indexes.

@@ -90,12 +90,17 @@ func (s *Store) Lease(ctx context.Context, v queue.Version, owner string, now, u
 			return err
 		}
 		begun := p.attempts == int64(v.Attempts)+1 && p.until > 0 && p.owner == owner
-		if p.held || !begun && (p.attempts != int64(v.Attempts) || p.leased(s.clock.nano(now))) {
+		if p.held || !begun && (!p.is(v) || p.leased(s.clock.nano(now))) {
 			return refuse(queue.ErrNotFound)
 		}
 		return t.Run("UPDATE message SET attempts = ?, lease_owner = ?, lease_until = ?, waiting_for = '' WHERE id = ?",
 			v.Attempts+1, owner, max(s.clock.nano(until), 1), v.ID)
 	})
+}
+
+// is reports whether a message is as a version says: neither an attempt was begun since, nor has one ended.
+func (p location) is(v queue.Version) bool {
+	return p.attempts == int64(v.Attempts) && p.owner == v.Owner
 }
 
 // change runs a write that concerns one message.
@@ -152,7 +157,7 @@ func (s *Store) Record(ctx context.Context, v queue.Version, owner string, o que
 			if err != nil {
 				return err
 			}
-			if p.attempts != int64(v.Attempts) {
+			if !p.is(v) {
 				return refuse(queue.ErrNotFound)
 			}
 			if err := t.Run("UPDATE message SET attempts = attempts + 1 WHERE id = ?", v.ID); err != nil {

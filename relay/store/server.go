@@ -393,6 +393,10 @@ func (s *server) resolve(cause error) error {
 	})
 }
 
+// confirm is a commit that changes nothing. Where a synchronous standby has it, it has all commits before: one may be
+// there, and seen, but on the primary alone, if what ended the connection ended the wait for the standby.
+const confirm = "UPDATE counter SET batch = batch WHERE k = 0"
+
 // settle asks what became of a transaction until there is an answer.
 func (s *server) settle(cause error, look func(*postgres.Conn) (postgres.Outcome, error)) error {
 	for until := time.Now().Add(s.seek); time.Now().Before(until); time.Sleep(reconnectAt) {
@@ -401,11 +405,14 @@ func (s *server) settle(cause error, look func(*postgres.Conn) (postgres.Outcome
 			continue
 		}
 		what, err := look(conn)
+		if err == nil && what == postgres.Committed {
+			if err = conn.Run(confirm); err == nil {
+				return nil
+			}
+		}
 		switch {
 		case err != nil:
 			cause = s.over(conn, errors.Join(cause, err))
-		case what == postgres.Committed:
-			return nil
 		case what == postgres.Aborted:
 			return cause
 		case what != postgres.InProgress:

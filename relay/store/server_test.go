@@ -432,6 +432,60 @@ func TestFailover(t *testing.T) {
 	}
 }
 
+// A batch of a former life that takes place late is not taken for one of this life whose answer was lost.
+func TestLateBatchOfAFormerLife(t *testing.T) {
+	once(t)
+	pg := testkit.SharedPostgreSQL(t)
+	gate := testkit.NewGate(t, pg.Address())
+	url := pg.NewDatabase(t)
+	s := open(t, ofServer(t, gate.URL(url), "a", true))
+	if err := s.Add(t.Context(), small("m1")); err != nil {
+		t.Fatal(err)
+	}
+	testkit.SQL(t, url, "UPDATE counter SET batch = batch + 1 WHERE k = 1")
+	lost := gate.CutAfter(testkit.ToServer, 1)
+	err := s.Add(t.Context(), small("m2"))
+	<-lost
+	if there := len(ids(t, s)) == 2; err == nil && !there {
+		t.Error("a message that is not there is taken for stored")
+	}
+	if err := s.Add(t.Context(), small("m3")); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// What was committed on the primary alone, because the wait for the standby was ended with its connection, is not taken
+// for stored before a standby has it.
+func TestLostAnswersOfTheStandby(t *testing.T) {
+	once(t)
+	for name, do := range map[string]func(*Store) error{
+		"batch": func(s *Store) error { return s.Add(t.Context(), small("m1")) },
+		"alone": func(s *Store) error { return s.AddUser(t.Context(), auth.User{Login: "anna"}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			pg := testkit.PostgreSQL(t)
+			s := open(t, ofServer(t, pg.URL(), "a", true))
+			still(s) // its row is a commit, too
+			waits := func() bool {
+				return pg.Exec("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")[0][0] == "1"
+			}
+			pg.Configure("synchronous_standby_names", "one_that_is_gone")
+			done := make(chan error, 1)
+			go func() { done <- do(s) }()
+			until(t, "the commit waits", waits)
+			pg.Terminate()
+			until(t, "it waits again, or is done", func() bool { return len(done) > 0 || waits() })
+			if len(done) > 0 {
+				t.Fatalf("no standby has it, and it is done: %v", <-done)
+			}
+			pg.Configure("synchronous_standby_names", "")
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // A server that turns read-only takes no mail, but what is there can be read; and it is used again by itself.
 func TestServerTurnsReadOnly(t *testing.T) {
 	once(t)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/testkit"
 	"postern/relay/store/internal/db"
 )
 
@@ -136,6 +137,35 @@ func lostXID(t *testing.T, err error) XID {
 		t.Fatalf("without the number of its transaction: %v", err)
 	}
 	return e.XID
+}
+
+// The connection is lost anywhere in an answer: what was said up to there counts.
+func TestAnswerCutShort(t *testing.T) {
+	gate := testkit.NewGate(t, fmt.Sprintf("127.0.0.1:%d", server(t).port))
+	url := gate.URL(server(t).url())
+	calls := []Call{{"SELECT 1, 'one'::text", nil}, {"SELECT 2", nil}}
+	named := 0
+	for octets := 1; ; octets += 5 {
+		c := open(t, Config{URL: url})
+		_, err := c.Pipeline(t.Context(), calls) // they are prepared then
+		must(t, err)
+		cut := gate.CutAfter(testkit.ToClient, octets)
+		_, err = c.Pipeline(t.Context(), calls)
+		if err == nil {
+			gate.Pass()
+			break
+		}
+		<-cut
+		if e, ok := errors.AsType[*Error](err); !ok || e.kind != db.Gone {
+			t.Fatalf("cut after %d octets: %v", octets, err)
+		} else if e.XID.ID != 0 {
+			named++
+		}
+		must(t, c.Close())
+	}
+	if named == 0 {
+		t.Error("the number of the transaction was never heard: the test proves nothing")
+	}
 }
 
 // The answer to a commit is lost: what became of it can be known.

@@ -228,6 +228,7 @@ func (l *link) answer(call call) error {
 		case *pgproto3.DataRow:
 			if call.out != nil {
 				call.out.add(m.Values)
+				call.out.types = call.s.columns // also where the end of the answer never comes
 			}
 		case *pgproto3.CommandComplete:
 			call.done(l, m.CommandTag)

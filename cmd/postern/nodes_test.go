@@ -1,0 +1,699 @@
+package main
+
+import (
+	"encoding/base64"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/internal/fakesmtp"
+	"postern/internal/testkit"
+)
+
+// node is a postern of several at one database. What it says to the database goes through gates of its own, one to each
+// server.
+type node struct {
+	*office
+	name    string
+	gates   []*testkit.Gate
+	process *testkit.Process
+	ended   chan struct{}      // closed when it has ended; nil: it is not to run
+	lives   []*testkit.Process // all that there were
+
+	launched time.Time // the last one
+}
+
+// fleet is several nodes, their database and what they send to.
+type fleet struct {
+	t        *testing.T
+	ca       *testkit.CA
+	cert     testkit.Cert
+	provider *provider
+	primary  *testkit.PG
+	standby  *testkit.PG // nil: there is none, or it was promoted
+	servers  []*testkit.PG
+	settings string // of relay.toml, at its end
+	nodes    []*node
+}
+
+const fleetConnections = 10 // of the account at the provider, in the sum of all nodes
+
+func newFleet(t *testing.T, withStandby bool, settings string) *fleet {
+	t.Helper()
+	f := &fleet{t: t, ca: testkit.NewCA(t), settings: settings, primary: testkit.PostgreSQL(t)}
+	f.cert = f.ca.Leaf(testkit.LeafOptions{})
+	f.provider = newProvider(t, f.cert)
+	f.servers = []*testkit.PG{f.primary}
+	if withStandby {
+		f.primary.Configure("wal_retrieve_retry_interval", "200ms") // the standby's, which has a copy
+		f.standby = f.primary.Standby(t, true)
+		f.servers = append(f.servers, f.standby)
+	}
+	f.add().postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
+	return f
+}
+
+// add makes a node that does not run yet.
+func (f *fleet) add() *node {
+	f.t.Helper()
+	n := &node{office: &office{t: f.t, dir: f.t.TempDir(), ca: f.ca}, name: fmt.Sprint("node", len(f.nodes)+1)}
+	var hosts []string
+	for _, pg := range f.servers {
+		g := testkit.NewGate(f.t, pg.Address())
+		n.gates = append(n.gates, g)
+		hosts = append(hosts, g.Address())
+	}
+	u, err := url.Parse(testkit.Through(f.t, f.primary.URL(), strings.Join(hosts, ",")))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	u.User = url.User(testkit.PGUser)
+	if len(hosts) > 1 {
+		u.RawQuery += "&target_session_attrs=read-write"
+	}
+	n.address = fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(f.t))
+	handoff := [...]string{"0s", "1s"}[len(f.nodes)%2]
+	n.config = filepath.Join(n.dir, "relay.toml")
+	n.write("postgres.pw", testkit.PGPassword+"\n")
+	n.write("nodes.key", base64.StdEncoding.EncodeToString([]byte("0123456789abcdef0123456789ABCDEF"))+"\n")
+	n.write("relay.toml", fmt.Sprintf(`hostname = "%s.example.com" # by which the provider knows who it is
+data_dir = "data"
+tls.cert_file = %q
+tls.key_file = %q
+admin.address = ""
+log.level = "warn"
+delivery.retry = ["1s"]
+[store]
+url = %q
+password = "file:postgres.pw"
+seal_key = "file:nodes.key"
+node = %q
+[[listener]]
+address = %q
+handoff = %q
+[[upstream]]
+name = "provider"
+host = "127.0.0.1"
+port = %d
+ca_file = %q
+username = "relay"
+password = "upstream secret"
+max_connections = %d
+%s`, n.name, f.cert.CertFile, f.cert.KeyFile, u.String(), n.name, n.address, handoff, f.provider.port, f.ca.File, fleetConnections,
+		f.settings))
+	f.nodes = append(f.nodes, n)
+	return n
+}
+
+func (n *node) start() {
+	n.t.Helper()
+	n.launch()
+	n.accepts(true)
+}
+
+func (n *node) launch() {
+	n.t.Helper()
+	n.launched = time.Now()
+	n.process, n.ended = testkit.Postern(n.t, "serve", "--config", n.config), make(chan struct{})
+	n.lives = append(n.lives, n.process)
+	go func(p *testkit.Process, ended chan struct{}) {
+		_ = p.Wait(time.Hour)
+		close(ended)
+	}(n.process, n.ended)
+}
+
+// stop has it end. It does so well, unless the database was away to the last.
+func (n *node) stop() {
+	n.t.Helper()
+	n.process.Signal(syscall.SIGTERM)
+	if err := n.process.Wait(patience); err != nil && !withoutDatabase.MatchString(n.process.Log()) {
+		n.t.Errorf("%s after SIGTERM: %v\n%s", n.name, err, n.process.Log())
+	}
+	n.ended = nil
+}
+
+// withoutDatabase is what a node says that ends because of that.
+var withoutDatabase = regexp.MustCompile("the database (is away|cannot be reached)")
+
+// tend starts a node again that has ended by itself, as a service manager does: one that begins ends where the database
+// goes away.
+func (n *node) tend() {
+	n.t.Helper()
+	select {
+	case <-n.ended:
+		if !withoutDatabase.MatchString(n.process.Log()) {
+			n.t.Errorf("%s has ended:\n%s", n.name, n.process.Log())
+		}
+		if time.Since(n.launched) > time.Second {
+			n.t.Logf("%s has ended, and is started again", n.name)
+			n.launch()
+		}
+	default:
+	}
+}
+
+// accepts waits until it does, or does not.
+func (n *node) accepts(wanted bool) {
+	n.t.Helper()
+	n.until(fmt.Sprintf("%s accepts: %v", n.name, wanted), func() bool {
+		n.tend()
+		c, err := net.Dial("tcp", n.address)
+		if err == nil {
+			c.Close()
+		}
+		return (err == nil) == wanted
+	})
+}
+
+// kill ends it, and says which messages may come twice by that.
+func (f *fleet) kill(n *node) {
+	n.process.Kill()
+	n.ended = nil
+	f.provider.killed(n.name)
+}
+
+// provider keeps account of what came, over which node, and of what must not come again.
+type provider struct {
+	*tormentor
+	fake *fakesmtp.Server
+	port int
+
+	mu       sync.Mutex
+	nodes    map[int]string // by number of the connection
+	arrivals []*arrival
+	tried    map[string]bool // recipients whose message has come, taken or not
+	open     map[string]int  // connections
+	delay    atomic.Int64    // of answers
+	mostOpen int
+}
+
+type arrival struct {
+	fakesmtp.Message
+	node, id string
+	excused  bool // its node may not know that it was taken
+}
+
+func newProvider(t *testing.T, cert testkit.Cert) *provider {
+	t.Helper()
+	p := &provider{nodes: map[int]string{}, open: map[string]int{}, tried: map[string]bool{},
+		tormentor: &tormentor{rnd: rand.New(rand.NewPCG(1, 2)), unanswered: map[string]bool{}}}
+	p.fake = fakesmtp.New(fakesmtp.Config{TLS: cert.Server(), Extensions: fakesmtp.Full, Mechanisms: []string{"PLAIN"},
+		Users: map[string]string{"relay": "upstream secret"}, Hook: p.see, Closed: p.closed,
+		Delay: func() time.Duration { return time.Duration(p.delay.Load()) }})
+	var err error
+	if p.port, err = p.fake.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.fake.Close)
+	return p
+}
+
+func (p *provider) see(s *fakesmtp.Session, verb, line string) fakesmtp.Action {
+	m, taken := s.Message(), s.Taken
+	a := p.hook(s, verb, line)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case verb == "EHLO":
+		p.nodes[s.Number] = nodeOf(line)
+	case verb == "AUTH":
+		p.open[p.nodes[s.Number]]++
+		sum := 0
+		for _, n := range p.open {
+			sum += n
+		}
+		p.mostOpen = max(p.mostOpen, sum)
+	case verb == fakesmtp.Content, verb == fakesmtp.Chunk && strings.HasSuffix(line, " LAST"):
+		if s.Taken > taken || a == (fakesmtp.Action{}) && len(m.To) > 0 {
+			p.arrivals = append(p.arrivals, &arrival{Message: m, node: p.nodes[s.Number], id: idOf(m.Data),
+				excused: a.Drop && a.Reply == ""})
+		}
+		for _, to := range m.To {
+			p.tried[pathOf(to)] = true
+		}
+	}
+	return a
+}
+
+func (p *provider) closed(s *fakesmtp.Session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.User != "" {
+		p.open[p.nodes[s.Number]]--
+	}
+}
+
+func nodeOf(line string) string {
+	name, _, _ := strings.Cut(line[len("EHLO "):], ".")
+	return name
+}
+
+var receivedID = regexp.MustCompile(`(?s)^Received: .*? id (\w+)`)
+
+// idOf is the message's ID in the queue.
+func idOf(data []byte) string {
+	if found := receivedID.FindSubmatch(data[max(0, strings.Index(string(data), "Received: ")):]); found != nil {
+		return string(found[1])
+	}
+	return ""
+}
+
+// killed excuses what was under way at a node: so many messages at most were between the final dot and the node's own
+// note of the answer.
+func (p *provider) killed(node string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for left, i := fleetConnections, len(p.arrivals)-1; i >= 0 && left > 0; i-- {
+		if p.arrivals[i].node == node {
+			p.arrivals[i].excused = true
+			left--
+		}
+	}
+}
+
+// came is how many messages have come, by way of nodes but one.
+func (p *provider) came(but string) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range p.arrivals {
+		if a.node != but {
+			n++
+		}
+	}
+	return n
+}
+
+// seen is to how many recipients something has come, taken or not.
+func (p *provider) seen() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.tried)
+}
+
+// more waits for so many messages to come from other nodes than one.
+func (f *fleet) more(n int, but string) {
+	f.t.Helper()
+	deadline := time.Now().Add(patience)
+	for want := f.provider.came(but) + n; f.provider.came(but) < want; time.Sleep(5 * time.Millisecond) {
+		for _, n := range f.nodes {
+			n.tend()
+		}
+		if time.Now().After(deadline) {
+			f.stuck(but)
+		}
+	}
+}
+
+// stuck says how things stand at a node but one, where mail does not go on.
+func (f *fleet) stuck(but string) {
+	f.t.Helper()
+	n := f.nodes[0]
+	if n.name == but {
+		n = f.nodes[1]
+	}
+	var waits []string // but for what may have been taken, which waits for 10 minutes
+	for line := range strings.Lines(n.postern("", "queue", "list")) {
+		if !strings.Contains(line, "the message may have been taken") {
+			waits = append(waits, line)
+		}
+	}
+	f.t.Fatalf("mail does not go on:\n%s%s%d wait:\n%.3000s", n.postern("", "node", "list"), n.postern("", "status"),
+		len(waits)-1, strings.Join(waits, ""))
+}
+
+// chaos does to a fleet what may happen to it, one thing after the other.
+type chaos struct {
+	*fleet
+	*claimed
+	rnd     *rand.Rand
+	senders sync.WaitGroup
+	enough  atomic.Bool
+	expired map[string]int // IDs of messages whose lease ran out while their node had them, and how often
+}
+
+// send has clients send to a node until it is enough.
+func (c *chaos) send(n *node) {
+	for range 2 {
+		c.senders.Go(func() {
+			for !c.enough.Load() {
+				c.torment(n.office, &c.enough)
+				time.Sleep(20 * time.Millisecond) // where nobody listens
+			}
+		})
+	}
+}
+
+// mostWaiting is for how many recipients mail may wait for its first attempt before clients wait.
+const mostWaiting = 500
+
+// backlog waits until it is for fewer.
+func (c *chaos) backlog() {
+	for !c.enough.Load() {
+		c.claimed.mu.Lock()
+		accepted := len(c.accepted)
+		c.claimed.mu.Unlock()
+		if accepted-c.provider.seen() < mostWaiting {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// some is a number of messages to wait for.
+func (c *chaos) some() int { return 5 + c.rnd.IntN(15) }
+
+// expire lets the leases of a node run out that stands still, and its membership with them.
+func (c *chaos) expire(n *node) {
+	c.t.Helper()
+	c.primary.Exec("UPDATE node SET until = 1 WHERE name = '" + n.name + "'; " +
+		"UPDATE leader SET until = 1 WHERE position('" + n.name + "/'::bytea IN node) = 1")
+	for _, row := range c.primary.Exec("UPDATE message SET lease_until = 1 WHERE lease_until > 1 AND " +
+		"position('" + n.name + "/'::bytea IN lease_owner) = 1 RETURNING convert_from(id, 'UTF8')") {
+		c.expired[row[0]]++
+	}
+}
+
+// chaosSeed chooses what happens, and when.
+const chaosSeed = 2
+
+// fault is what may happen to a node, or to all of them.
+type fault struct {
+	name  string
+	begin func(c *chaos, n *node) (end func()) // nil: it is over at once
+}
+
+var faults = []fault{
+	{"killed", func(c *chaos, n *node) func() {
+		c.kill(n)
+		n.start()
+		return nil
+	}},
+	{"dead for longer than its leases", func(c *chaos, n *node) func() {
+		c.kill(n)
+		c.expire(n)
+		return n.start
+	}},
+	{"stopped for longer than its leases", func(c *chaos, n *node) func() {
+		n.process.Signal(syscall.SIGSTOP)
+		c.expire(n)
+		return func() { n.process.Signal(syscall.SIGCONT) }
+	}},
+	{"told to end", func(c *chaos, n *node) func() {
+		n.stop()
+		return n.start
+	}},
+	{"drained", func(c *chaos, n *node) func() {
+		n.postern("", "node", "drain", n.name)
+		n.accepts(false)
+		return func() {
+			n.postern("", "node", "drain", "--undo", n.name)
+			n.accepts(true)
+		}
+	}},
+	{"cut off from the database", func(c *chaos, n *node) func() {
+		n.each((*testkit.Gate).Cut)
+		return func() { n.each((*testkit.Gate).Pass) }
+	}},
+	{"hearing nothing of the database", func(c *chaos, n *node) func() {
+		n.each((*testkit.Gate).Stall)
+		return func() { n.each((*testkit.Gate).Pass) }
+	}},
+	{"cut off within a message to or from the database", func(c *chaos, n *node) func() {
+		toward, octets := testkit.Toward(c.rnd.IntN(2)), 1+c.rnd.IntN(20_000)
+		<-n.gates[c.at()].CutAfter(toward, octets)
+		return nil
+	}},
+	{"without an answer to a commit", func(c *chaos, n *node) func() {
+		<-n.gates[c.at()].LoseAnswer("UPDATE counter SET messages")
+		return nil
+	}},
+	{"without connections", func(c *chaos, _ *node) func() {
+		c.primary.Terminate()
+		return nil
+	}},
+	{"at a database that is started again", func(c *chaos, _ *node) func() {
+		c.primary.Restart()
+		return nil
+	}},
+	{"at a database that crashed", func(c *chaos, _ *node) func() {
+		c.primary.Kill()
+		c.primary.Start()
+		return nil
+	}},
+	{"at a standby that is promoted", func(c *chaos, _ *node) func() {
+		if c.standby != nil {
+			c.primary.Kill()
+			c.standby.Promote()
+			c.primary, c.standby = c.standby, nil
+		}
+		return nil
+	}},
+	{"one of more", func(c *chaos, _ *node) func() {
+		if len(c.nodes) < mostNodes {
+			n := c.add()
+			n.start()
+			c.send(n)
+		}
+		return nil
+	}},
+}
+
+const mostNodes = 5
+
+// each does something to all gates of a node.
+func (n *node) each(do func(*testkit.Gate)) {
+	for _, g := range n.gates {
+		do(g)
+	}
+}
+
+// at is the number of the server that is the primary.
+func (f *fleet) at() int { return slices.Index(f.servers, f.primary) }
+
+// befall has something happen to a node. While it lasts, something else happens to another one, if there is a third: one
+// that begins waits up to 40 s for the connections that a node has leased that is not to be heard.
+func (c *chaos) befall(one fault) {
+	began, i := time.Now(), c.rnd.IntN(len(c.nodes))
+	n := c.nodes[i]
+	what := n.name + " is " + one.name
+	if end := one.begin(c, n); end != nil {
+		c.more(c.some(), n.name)
+		if len(c.nodes) > 2 {
+			other, m := faults[c.rnd.IntN(len(faults))], c.nodes[(i+1)%len(c.nodes)]
+			if end := other.begin(c, m); end != nil {
+				end()
+			}
+			what += ", and meanwhile " + m.name + " " + other.name
+			c.more(c.some(), n.name)
+		}
+		end()
+	}
+	c.more(c.some(), "")
+	c.t.Logf("%v, then %d messages: %s", time.Since(began).Round(time.Millisecond), c.provider.came(""), what)
+}
+
+// TestNodesLoseNothing: promises 1 and 2 with two to five nodes at one database, whatever happens to them and to it.
+func TestNodesLoseNothing(t *testing.T) {
+	rounds := 2
+	if testing.Short() {
+		rounds = 1
+	}
+	c := &chaos{fleet: newFleet(t, true, "[[policy]]\nlimits = []\n"), rnd: rand.New(rand.NewPCG(chaosSeed, 1)),
+		claimed: &claimed{accepted: map[string]string{}}, expired: map[string]int{}}
+	t.Cleanup(func() { // behind the end of the nodes, whatever happened to them
+		c.enough.Store(true)
+		c.senders.Wait()
+	})
+	c.wait = c.backlog
+	c.provider.delay.Store(int64(2 * time.Millisecond))
+	c.add()
+	for _, n := range c.nodes {
+		n.start()
+		c.send(n)
+	}
+	for range rounds {
+		for _, i := range c.rnd.Perm(len(faults)) {
+			c.befall(faults[i])
+		}
+	}
+	c.settle()
+	c.judge()
+}
+
+// settle ends the sending and waits until nothing is left to do.
+func (c *chaos) settle() {
+	c.t.Helper()
+	c.enough.Store(true)
+	c.senders.Wait()
+	p := c.provider
+	p.tormentor.mu.Lock()
+	p.calm = true
+	p.tormentor.mu.Unlock()
+	n, list := c.nodes[0], ""
+	for came, deadline := 0, time.Now().Add(patience); !strings.Contains(list, "The queue is empty."); {
+		testkit.Run(c.t, "", "queue", "retry", "--all", "--config", n.config)
+		list = testkit.Run(c.t, "", "queue", "list", "--config", n.config).Text
+		if now := c.provider.came(""); now > came {
+			came, deadline = now, time.Now().Add(patience)
+		}
+		if time.Now().After(deadline) {
+			c.stuck("")
+		}
+	}
+	for _, n := range c.nodes {
+		n.stop()
+		for _, p := range n.lives {
+			if strings.Contains(p.Log(), "msg=\"panic") {
+				c.t.Errorf("%s met a panic:\n%s", n.name, p.Log())
+			}
+		}
+	}
+}
+
+// judge compares what came with what was accepted, and how often with how often it may have.
+func (c *chaos) judge() {
+	c.t.Helper()
+	times, excuses := map[string]int{}, map[string]int{}
+	by := map[string][]string{}
+	for i, a := range c.provider.arrivals {
+		body := bodyOf(c.t, a.Data)
+		for _, line := range a.To {
+			to := pathOf(line)
+			if times[to]++; times[to] == 1 {
+				excuses[to] += c.expired[a.id]
+			}
+			if a.excused {
+				excuses[to]++
+			}
+			by[to] = append(by[to], fmt.Sprintf("%d: %s by %s on %d, excused %v", i, a.id, a.node, a.Conn, a.excused))
+			if want, ok := c.accepted[to]; ok && body != want {
+				c.t.Errorf("%s got %.100q", to, body)
+			}
+			if !strings.HasPrefix(to, "n") {
+				c.t.Errorf("a report that nobody is owed: %s", a.Data)
+			}
+		}
+	}
+	for to := range c.accepted {
+		if times[to] == 0 {
+			c.t.Errorf("%s is lost", to)
+		}
+	}
+	twice := 0
+	for to, n := range times {
+		if n > 1 {
+			twice++
+		}
+		if n > 1+excuses[to] {
+			c.t.Errorf("%s came %d times, and may have come %d: %s\n%s", to, n, 1+excuses[to],
+				strings.Join(by[to], "\n"), c.nodes[0].postern("", "trace", "--json", strings.Fields(by[to][0])[1]))
+		}
+	}
+	c.t.Logf("%d messages, %d recipients accepted, %d arrived, %d twice, %d leases ran out, %d connections at most",
+		c.seq, len(c.accepted), len(times), twice, len(c.expired), c.provider.mostOpen)
+	if c.provider.mostOpen > fleetConnections {
+		c.t.Errorf("%d connections at a time, of %d that the account may have", c.provider.mostOpen, fleetConnections)
+	}
+	if len(c.accepted) < 50 || len(c.refused) > 0 {
+		c.t.Errorf("%d accepted; refused: %v", len(c.accepted), c.refused)
+	}
+	left := c.primary.Exec("SELECT sum(messages), sum(held), sum(bytes), (SELECT count(*) FROM message) FROM counter")
+	if got := strings.Join(left[0], " "); got != "0 0 0 0" {
+		c.t.Errorf("messages, held and octets counted, and messages that are there, in an empty queue: %s", got)
+	}
+}
+
+// TestNodesShareRates: two nodes together send what the provider takes in a day, and not one message more, also if one of
+// them is killed.
+func TestNodesShareRates(t *testing.T) {
+	const most, sent = 20, 30
+	f := newFleet(t, false, fmt.Sprintf("rate = [\"%d messages/day\"]\n[[policy]]\nlimits = []\n", most))
+	f.provider.calm = true
+	f.add()
+	for i, n := range f.nodes {
+		n.start()
+		client, err := n.login()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range sent / len(f.nodes) {
+			if err := submit(client, "anna@example.com", []string{"bob@example.net"}, plainX); err != nil {
+				t.Fatal(err)
+			}
+		}
+		client.Close()
+		if i == 0 {
+			f.kill(n)
+			n.start()
+		}
+	}
+	n := f.nodes[0]
+	n.until("the rate is used up", func() bool {
+		n.postern("", "queue", "retry", "--all")
+		return strings.Count(n.postern("", "queue", "list"), "provider") >= sent-most
+	})
+	for _, n := range f.nodes {
+		n.stop()
+	}
+	if n := f.provider.came(""); n > most || n < most/2 {
+		t.Errorf("%d messages came, of %d a day", n, most)
+	}
+}
+
+const plainX = "From: anna@example.com\r\nSubject: x\r\n\r\nx\r\n"
+
+// TestNodesShareLimits: two nodes together let pass what one of them would, and not one message more.
+func TestNodesShareLimits(t *testing.T) {
+	const most = 30
+	f := newFleet(t, false, fmt.Sprintf("[[policy]]\nlimits = [\"%d messages/day\"]\n", most))
+	f.provider.calm = true
+	f.add()
+	accepted, refused := atomic.Int64{}, atomic.Int64{}
+	var senders sync.WaitGroup
+	for _, n := range f.nodes {
+		n.start()
+	}
+	for i := range 8 {
+		senders.Go(func() {
+			n := f.nodes[i%2]
+			client, err := n.login()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer client.Close()
+			for refused.Load() < 50 {
+				err := submit(client, "anna@example.com", []string{"bob@example.net"}, plainX)
+				if err == nil {
+					accepted.Add(1)
+					continue
+				}
+				if refused.Add(1); client.Reset() != nil {
+					t.Errorf("the limit ends the session: %v", err)
+					return
+				}
+			}
+		})
+	}
+	senders.Wait()
+	if n := accepted.Load(); n != most {
+		t.Errorf("%d messages were accepted, %d may be", n, most)
+	}
+	f.nodes[0].until("all that was accepted has come", func() bool { return f.provider.came("") >= most })
+	for _, n := range f.nodes {
+		n.stop()
+	}
+	if n := f.provider.came(""); n != most {
+		t.Errorf("%d came", n)
+	}
+}
