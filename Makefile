@@ -7,7 +7,7 @@ BENCHFLAGS ?=
 # syntax: what Go's rules for pointers say of it is not ours to find out, at five times the cost.
 RACE = GORACE=atexit_sleep_ms=20 $(GO) test -race -gcflags=modernc.org/...=-d=checkptr=0
 
-.PHONY: help build demo test check bench bench-quick bench-tools pictures fuzz clean
+.PHONY: help build demo test check bench bench-quick bench-postgres bench-tools docs pictures fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,8 +33,16 @@ bench: ## Postern beside Postfix, three runs: about half an hour
 bench-quick: ## one short run without the backlog, for orientation
 	$(GO) run ./bench/cmd/run -runs 1 -scale 0.2 -cases reused,fresh,large,far,idle,syncs $(BENCHFLAGS)
 
+bench-postgres: ## the store at PostgreSQL, one node and two, beside Postfix and SQLite: three runs
+	$(GO) run ./bench/cmd/run -cases reused $(BENCHFLAGS)
+
 bench-tools: ## installs what bench compares with (Debian, root)
 	./scripts/bench-tools
+
+docs: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+docs: ## dist/man and dist/completions: manual pages, and what shells complete by
+	rm -rf dist/man dist/completions
+	POSTERN_DOCS=$(CURDIR)/dist $(GO) test ./cmd/postern -run 'TestManualPagesAreRight|TestCompletion$$' -count=1
 
 pictures: ## those of docs/console.md, made by the tests of the pages in Chromium
 	rm -rf bin/pictures

@@ -62,6 +62,9 @@ type Options struct {
 	OnApp func(id string, client netip.Addr)
 	// Locks, unless nil, has the locks of logins that other sources than the store vouch for.
 	Locks LockKeeper
+	// StoreAway, unless nil, returns why the store that has accounts, Apps and Locks is away. Who was let in lately
+	// gets in all the same then. It must return quickly.
+	StoreAway func() error
 }
 
 // Authenticator verifies credentials. It is safe for concurrent use and starts no goroutine.
@@ -83,6 +86,7 @@ type Authenticator struct {
 	pepper      []byte
 	onApp       func(string, netip.Addr)
 	locks       LockKeeper
+	storeAway   func() error
 }
 
 // New returns an Authenticator.
@@ -103,6 +107,7 @@ func New(o Options) *Authenticator {
 		pepper:      o.Pepper,
 		onApp:       o.OnApp,
 		locks:       o.Locks,
+		storeAway:   o.StoreAway,
 	}
 	a.roster.Store(newRoster(o.Sources))
 	return a
@@ -177,7 +182,7 @@ func (a *Authenticator) authenticate(ctx context.Context, now time.Time, login, 
 		login: login, password: password, client: client, place: prefixOf(client),
 		cred: a.cache.credential(login, password), only: sources,
 	}
-	id, err := a.decide(ctx, now, t)
+	id, err := a.decideNow(ctx, now, t)
 	if err == nil {
 		a.lockout.succeeded(now, t.login, t.place)
 		if id.Login != t.login {
@@ -429,11 +434,13 @@ func (a *Authenticator) SetLockout(l Lockout) { a.lockout.set(l) }
 // network. Its errors are *mail.Error; an unknown login there is our configuration's fault.
 func (a *Authenticator) Lookup(ctx context.Context, login string) (Identity, error) {
 	name, _ := NormalizeLogin(login)
-	id, err := a.lookup(ctx, name)
-	if err != nil {
-		return Identity{}, lookupRefusal(login, err)
-	}
-	return id, nil
+	return a.recalled(ctx, name, "", func() (Identity, error) {
+		id, err := a.lookup(ctx, name)
+		if err != nil {
+			return Identity{}, lookupRefusal(login, err)
+		}
+		return id, nil
+	})
 }
 
 // lookupRefusal turns an error of lookup into one with a reply.

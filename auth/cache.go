@@ -39,6 +39,7 @@ type cache struct {
 	generation uint64     // raised by forget
 	right      *simplelru.LRU[credential, *verified]
 	wrong      *simplelru.LRU[credential, *rejected]
+	people     *simplelru.LRU[person, *verified] // who logins were when they were met; see outage.go
 }
 
 // verified is a credential that was right until expires; zero: only once.
@@ -60,6 +61,8 @@ func newCache(size int, ttl, wrongTTL time.Duration) *cache {
 		ttl: ttl, wrongTTL: wrongTTL,
 		right: newLRU[credential, *verified](size),
 		wrong: newLRU[credential, *rejected](size),
+
+		people: newLRU[person, *verified](size),
 	}
 	key := make([]byte, sha256.Size)
 	rand.Read(key) // never fails
@@ -165,10 +168,10 @@ func (c *cache) forget(logins []string) {
 	for _, v := range c.right.Values() {
 		if concerned(v.login) || concerned(v.identity.Login) {
 			v.expires = time.Time{}
-			if len(logins) > 0 {
-				v.at = time.Time{}
-			}
 		}
+	}
+	if len(logins) > 0 {
+		c.doubtLocked(func(v *verified) bool { return concerned(v.login) || concerned(v.identity.Login) })
 	}
 	for _, cred := range c.wrong.Keys() {
 		if r, ok := c.wrong.Peek(cred); ok && concerned(r.login) {
@@ -182,11 +185,7 @@ func (c *cache) forget(logins []string) {
 func (c *cache) forgetSource(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, v := range c.right.Values() {
-		if v.identity.Source == name || v.identity.behind == name {
-			v.at = time.Time{}
-		}
-	}
+	c.doubtLocked(func(v *verified) bool { return v.identity.Source == name || v.identity.behind == name })
 }
 
 // size returns how many right credentials are held.

@@ -28,6 +28,12 @@ func (a *Authenticator) Renew(ctx context.Context, was Identity, since time.Time
 	if !was.Expires.IsZero() && !time.Now().Before(was.Expires) {
 		return Identity{}, mail.Refuse(replyAgain, errExpired)
 	}
+	return a.recalled(ctx, cmp.Or(was.asked, was.Login), was.App, func() (Identity, error) {
+		return a.renew(ctx, was, since)
+	})
+}
+
+func (a *Authenticator) renew(ctx context.Context, was Identity, since time.Time) (Identity, error) {
 	if was.App != "" {
 		return a.renewApp(ctx, was, since)
 	}

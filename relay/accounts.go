@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,9 +30,11 @@ type accounts struct {
 	generation atomic.Uint64
 	pepper     []byte
 	keys       keyMaker
+	room       *monitor.Room
+	unread     atomic.Bool // accounts have changed, and it is not known yet which
 	apps       *appUses
 
-	seen map[string]time.Time // when each login was changed, as forgive saw it
+	seen map[string]auth.User // as forgive saw them
 
 	mu      sync.Mutex // guards what follows
 	sources []auth.Source
@@ -54,7 +57,7 @@ func (a *accounts) open(ctx context.Context, c *config.Config) (err error) {
 	a.Authenticator = auth.New(auth.Options{
 		Sources: a.sources, Lockout: lockout(c), OnLock: a.lockedOut, OnSource: a.sourceChanged,
 		OnPassword: a.keys.want, ScramSecret: a.keys.secret, Apps: a.store, Pepper: a.pepper, OnApp: a.apps.used,
-		Locks: a.store,
+		Locks: a.store, StoreAway: a.storeAway(c),
 	})
 	key, err := a.store.Secret(ctx, auth.PlaceKeyName, auth.PlaceKeySize)
 	if err != nil {
@@ -65,11 +68,21 @@ func (a *accounts) open(ctx context.Context, c *config.Config) (err error) {
 	}
 	users, err := a.store.Users(ctx)
 	elsewhere, err2 := a.store.LockedElsewhere(ctx)
-	a.seen = make(map[string]time.Time, len(users))
-	for _, u := range append(users, elsewhere...) {
-		a.seen[u.Login] = u.Changed
-	}
+	a.seen = byLogin(append(users, elsewhere...))
 	return errors.Join(err, err2)
+}
+
+// storeAway is what the Authenticator asks. While changes are being read nobody is let in by what was known before.
+func (a *accounts) storeAway(c *config.Config) func() error {
+	if !handsOff(c) {
+		return nil
+	}
+	return func() error {
+		if a.unread.Load() {
+			return nil
+		}
+		return a.room.Away()
+	}
 }
 
 func lockout(c *config.Config) auth.Lockout {
@@ -134,14 +147,31 @@ func (a *accounts) changed() {
 	a.generation.Add(1)
 }
 
-// forgive ends the lockouts of accounts that were changed since it was last called. When that was says the clock of who
-// changed them, so it is compared with nothing but itself.
-func (a *accounts) forgive(users []auth.User, since time.Time) {
-	seen := make(map[string]time.Time, len(users))
+func byLogin(users []auth.User) map[string]auth.User {
+	all := make(map[string]auth.User, len(users))
 	for _, u := range users {
-		seen[u.Login] = u.Changed
-		if before, known := a.seen[u.Login]; !known || !before.Equal(u.Changed) {
-			a.Forget(u.Login)
+		all[u.Login] = u
+	}
+	return all
+}
+
+// forgive ends the lockouts of accounts whose password or lock was changed since it was last called. When that was says
+// the clock of who changed them, so it is compared with nothing but itself. Of accounts that differ in anything, or are
+// gone, nothing that was verified before counts any more.
+func (a *accounts) forgive(users []auth.User, since time.Time) {
+	seen := byLogin(users)
+	for login, u := range seen {
+		before, known := a.seen[login]
+		switch {
+		case !known, !before.Changed.Equal(u.Changed):
+			a.Forget(login)
+		case !reflect.DeepEqual(before, u):
+			a.Doubt(login)
+		}
+	}
+	for login := range a.seen {
+		if _, there := seen[login]; !there {
+			a.Doubt(login)
 		}
 	}
 	a.seen = seen

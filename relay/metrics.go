@@ -10,6 +10,7 @@ import (
 	"postern/certs"
 	"postern/relay/monitor"
 	"postern/relay/stats"
+	"postern/relay/status"
 	relaystore "postern/relay/store"
 	"postern/relay/trace"
 	"postern/relay/upstream"
@@ -24,6 +25,7 @@ type gauges struct {
 	stats     *stats.Counter
 	certs     *certs.Manager
 	sources   func() []auth.SourceState
+	ready     func(context.Context) error
 }
 
 var (
@@ -53,13 +55,18 @@ var (
 	sourceUp = prometheus.NewDesc("postern_login_source_up",
 		"1 while a source of logins answers, as far as is known.", []string{"source"}, nil)
 	certExpiry = prometheus.NewDesc("postern_certificate_expiry_timestamp_seconds",
-		"End of the listeners' certificate.", []string{"key"}, nil)
+		"End of a certificate of the listeners.", []string{"name", "key"}, nil)
+	accepting = prometheus.NewDesc("postern_accepting_mail",
+		"1 while new mail is taken: the listeners are up, the store has room, and this node is not drained.", nil, nil)
+	nodesBy = prometheus.NewDesc("postern_nodes",
+		"Nodes at the database, as this one sees them, by state: alive, drained, gone.", []string{"state"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{queueMessages, queueBytes, queueOldest, connections, upstreamConns,
-		upstreamPaused, storeCommits, traceDropped, traceLeftOut, recipients, statsOther, sourceUp, certExpiry} {
+		upstreamPaused, storeCommits, traceDropped, traceLeftOut, recipients, statsOther, sourceUp, certExpiry,
+		accepting, nodesBy} {
 		ch <- d
 	}
 }
@@ -71,16 +78,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if q, err := g.store.Stats(ctx); err == nil {
-		gauge(queueMessages, float64(q.Messages-q.Held), "waiting")
-		gauge(queueMessages, float64(q.Held), "held")
-		gauge(queueBytes, float64(q.Bytes))
-		age := 0.0
-		if !q.Oldest.IsZero() {
-			age = time.Since(q.Oldest).Seconds()
-		}
-		gauge(queueOldest, age)
-	}
+	g.queue(ctx, gauge)
 	for _, s := range g.sources() {
 		up := 1.0
 		if s.Err != nil {
@@ -91,6 +89,33 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	for name, n := range g.listeners.connections() {
 		gauge(connections, float64(n), name)
 	}
+	g.upstreams(gauge)
+	ch <- prometheus.MustNewConstMetric(storeCommits, prometheus.CounterValue, float64(g.store.Commits()))
+	ch <- prometheus.MustNewConstMetric(traceDropped, prometheus.CounterValue, float64(g.trace.Dropped()))
+	ch <- prometheus.MustNewConstMetric(traceLeftOut, prometheus.CounterValue, float64(g.trace.LeftOut()))
+	g.statistics(ch)
+	g.machine(ctx, gauge)
+}
+
+// setGauge tells one value.
+type setGauge = func(d *prometheus.Desc, v float64, labels ...string)
+
+func (g *gauges) queue(ctx context.Context, gauge setGauge) {
+	q, err := g.store.Stats(ctx)
+	if err != nil {
+		return // the others are told
+	}
+	gauge(queueMessages, float64(q.Messages-q.Held), "waiting")
+	gauge(queueMessages, float64(q.Held), "held")
+	gauge(queueBytes, float64(q.Bytes))
+	age := 0.0
+	if !q.Oldest.IsZero() {
+		age = time.Since(q.Oldest).Seconds()
+	}
+	gauge(queueOldest, age)
+}
+
+func (g *gauges) upstreams(gauge setGauge) {
 	for _, up := range g.inForce().Routes.Upstreams {
 		for _, st := range up.States() {
 			paused := 0.0
@@ -101,13 +126,50 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 			gauge(upstreamPaused, paused, up.Config.Name, st.Identity)
 		}
 	}
-	ch <- prometheus.MustNewConstMetric(storeCommits, prometheus.CounterValue, float64(g.store.Commits()))
-	ch <- prometheus.MustNewConstMetric(traceDropped, prometheus.CounterValue, float64(g.trace.Dropped()))
-	ch <- prometheus.MustNewConstMetric(traceLeftOut, prometheus.CounterValue, float64(g.trace.LeftOut()))
-	g.statistics(ch)
-	for _, info := range g.certs.Info() {
-		gauge(certExpiry, float64(info.NotAfter.Unix()), info.Key)
+}
+
+// machine tells what this node is fit for, and what it sees of others.
+func (g *gauges) machine(ctx context.Context, gauge setGauge) {
+	for of, end := range ends(g.certs.Info()) {
+		gauge(certExpiry, float64(end.Unix()), of.name, of.key)
 	}
+	taken := 1.0
+	if g.ready(ctx) != nil {
+		taken = 0
+	}
+	gauge(accepting, taken)
+	if all, err := monitor.Nodes(ctx, g.store); err == nil && g.store.Shared() {
+		for _, state := range []status.NodeState{status.NodeAlive, status.NodeDrained, status.NodeGone} {
+			gauge(nodesBy, float64(countNodes(all, state)), string(state))
+		}
+	}
+}
+
+func countNodes(all []status.Node, state status.NodeState) (n int) {
+	for _, one := range all {
+		if one.State == state {
+			n++
+		}
+	}
+	return n
+}
+
+// certificate is what tells certificates apart: the first name in it, and the kind of its key.
+type certificate struct{ name, key string }
+
+// ends are the ends of certificates; of two that look the same, that which ends first.
+func ends(of []certs.Info) map[certificate]time.Time {
+	all := make(map[certificate]time.Time)
+	for _, info := range of {
+		c := certificate{info.Subject, info.Key}
+		if len(info.Names) > 0 {
+			c.name = info.Names[0]
+		}
+		if end, known := all[c]; !known || info.NotAfter.Before(end) {
+			all[c] = info.NotAfter
+		}
+	}
+	return all
 }
 
 // statistics tells what was counted since the start. There are as many listeners as the configuration has had.

@@ -41,6 +41,7 @@ import (
 	relaystore "postern/relay/store"
 	"postern/relay/submission"
 	"postern/relay/trace"
+	"postern/relay/upstream/account"
 )
 
 // Options are what a Server is made of.
@@ -132,11 +133,11 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.registry = prometheus.NewRegistry()
-	s.room = monitor.NewRoom(s.store.Writable, s.log)
+	s.room = monitor.NewRoom(s.store.Writable, handsOff(c), s.log)
 	if err := s.watch(c); err != nil {
 		return nil, err
 	}
-	known := &accounts{store: s.store, monitor: s.monitor, trace: s.trace, log: s.log}
+	known := &accounts{store: s.store, room: s.room, monitor: s.monitor, trace: s.trace, log: s.log}
 	if err := known.open(ctx, c); err != nil {
 		return nil, err
 	}
@@ -145,7 +146,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, errors.New("which devices are known cannot be read from the store")
 	}
 	if shared := s.store.SharedLimits(); shared != nil {
-		s.limiter = policy.NewSharedLimiter(shared, policy.SharedOptions{}, time.Now(), s.log)
+		s.limiter = policy.NewSharedLimiter(shared, policy.SharedOptions{Local: handsOff(c)}, time.Now(), s.log)
 	} else if s.limiter, err = policy.NewLimiter(ctx, s.store, time.Now(), s.log); err != nil {
 		return nil, err
 	}
@@ -159,11 +160,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := s.newACME(ctx, c); err != nil {
 		return nil, err
 	}
-	sharing := s.newSharing()
-	s.outbound = outbound.New(outbound.Options{
-		Routes: func() *outbound.Routes { return s.state.Load().routes },
-		Store:  s.store, Sharing: sharing, Changed: func() { s.queue.Wake() }, Stopping: s.draining, Logger: s.log, Metrics: s.registry,
-	})
+	sharing := s.newOutbound()
 	s.queue = s.newQueue(c) // before the upstreams, whose pauses may end at once
 	st, err := s.newState(ctx, c, nil)
 	if err != nil {
@@ -188,7 +185,8 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	}
 	s.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&gauges{s.store, s.listeners, s.inForce, s.trace, s.stats, s.certs, s.accounts.SourceStates})
+		&gauges{s.store, s.listeners, s.inForce, s.trace, s.stats, s.certs, s.accounts.SourceStates,
+			s.ready})
 	return s, nil
 }
 
@@ -200,6 +198,9 @@ func (s *Server) inForce() monitor.InForce {
 	st := s.state.Load()
 	return monitor.InForce{Config: st.config, Routes: st.routes}
 }
+
+// handsOff reports whether mail is handed off while the database is away.
+func handsOff(c *config.Config) bool { return c.Store.Degraded == config.DegradedHandoff }
 
 // watch makes the monitor, which tells the hooks of the configuration.
 func (s *Server) watch(c *config.Config) error {
@@ -267,6 +268,17 @@ func newSpool(dir string) (*spool.Spool, error) {
 		return nil, err
 	}
 	return spool.New(spool.Options{Dir: dir})
+}
+
+// newOutbound makes what sends. It returns what it shares with other nodes, which is to begin; nil: nothing.
+func (s *Server) newOutbound() *account.Sharing {
+	sharing := s.newSharing()
+	s.outbound = outbound.New(outbound.Options{
+		Routes: func() *outbound.Routes { return s.state.Load().routes },
+		Store:  s.store, Sharing: sharing, Changed: func() { s.queue.Wake() }, Stopping: s.draining, Logger: s.log,
+		Metrics: s.registry,
+	})
+	return sharing
 }
 
 func (s *Server) newQueue(c *config.Config) *queue.Queue {
@@ -448,7 +460,7 @@ func (s *Server) ready(context.Context) error {
 	if s.store.Drained() {
 		return errDrained
 	}
-	if err := s.room.Full(); err != nil {
+	if err := s.room.Full(); err != nil && s.room.Away() == nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	return nil

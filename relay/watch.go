@@ -89,7 +89,10 @@ func (s *Server) takeChanges(ctx context.Context, seen, failed map[string]int64)
 // storeChanged adopts a change and reports whether it is done with.
 func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 	switch topic {
-	case "users", relaystore.TopicAppPasswords:
+	case "users":
+		return s.usersChanged(ctx)
+	case relaystore.TopicAppPasswords:
+		s.accounts.DoubtApps() // which of them were revoked is looked for when they are used
 		return s.usersChanged(ctx)
 	case "keys":
 		return s.reloadKeys(ctx)
@@ -129,6 +132,8 @@ func (s *Server) answerTrace(ctx context.Context, asked int64) {
 // usersChanged drops what is remembered of all logins and app passwords, ends the lockouts of those that were changed,
 // and learns who is in which group.
 func (s *Server) usersChanged(ctx context.Context) bool {
+	s.accounts.unread.Store(true)
+	defer s.accounts.unread.Store(false)
 	s.accounts.changed()
 	s.reloading.Lock() // or a reload that has read the users already would publish old groups
 	defer s.reloading.Unlock()
@@ -140,6 +145,7 @@ func (s *Server) usersChanged(ctx context.Context) bool {
 		if ctx.Err() == nil {
 			s.log.Error("accounts not read again", "err", err)
 		}
+		s.accounts.Doubt()
 		if s.usersUnread.IsZero() {
 			s.usersUnread = now
 		}

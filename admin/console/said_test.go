@@ -182,6 +182,7 @@ var notShown = []string{
 	"alert resolved", "new mail is taken again",
 	"the database of this server is away, nothing was taken; try again later", // to clients
 	"no new mail is taken: clients are refused",
+	"new mail is only handed off: what no upstream takes at once is refused",
 	"Time from a message's arrival to its delivery to the upstream, once for each recipient.",
 	"Alerts for each hook, by what became of them: sent, failed (given up).",
 	"a report about undelivered mail cannot be delivered: the sender does not know",

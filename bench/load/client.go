@@ -39,7 +39,7 @@ func dial(ctx context.Context, cfg *Config, number int) (*client, error) {
 	if cfg.Sources > 0 {
 		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+number%min(cfg.Sources, 250)))}
 	}
-	raw, err := d.DialContext(ctx, "tcp", cfg.Addr)
+	raw, err := d.DialContext(ctx, "tcp", cfg.addrOf(number))
 	if err != nil {
 		return nil, err
 	}

@@ -41,6 +41,7 @@ const (
 // Config says what is sent where.
 type Config struct {
 	Addr            string
+	Others          []string    // further servers, which connections take in turn with Addr
 	Mode            TLSMode     // "": starttls
 	TLS             *tls.Config // nil: the system's trust anchors and the host of Addr
 	Login, Password string      // AUTH PLAIN if Login is set
@@ -88,6 +89,14 @@ func (r *Report) Rate() float64 {
 		return float64(r.Accepted.Len()) / d
 	}
 	return 0
+}
+
+// addrOf is the server that a connection goes to.
+func (c *Config) addrOf(connection int) string {
+	if i := connection % (1 + len(c.Others)); i > 0 {
+		return c.Others[i-1]
+	}
+	return c.Addr
 }
 
 func (c Config) withDefaults() (Config, error) {

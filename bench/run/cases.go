@@ -116,7 +116,7 @@ func send(ctx context.Context, s System, e *Environment, c Case, count int) (*lo
 	run := fmt.Sprintf("run%d", runNumber.Add(1))
 	e.Sink.Ledger().Reset() // earlier runs have been proven
 	report, err := load.Run(ctx, load.Config{
-		Addr: s.Addr(), Mode: load.StartTLS, TLS: e.clientTLS(), Login: login, Password: e.Password,
+		Addr: s.Addr(), Others: others(s), Mode: load.StartTLS, TLS: e.clientTLS(), Login: login, Password: e.Password,
 		Run: run, From: sender, To: []string{recipient}, Size: c.Size, Count: count,
 		Connections: c.Connections, PerConnection: c.PerConnection,
 	})
@@ -135,6 +135,17 @@ func send(ctx context.Context, s System, e *Environment, c Case, count int) (*lo
 		return nil, time.Time{}, fmt.Errorf("%s: the ledger does not agree: %+v", s.Name(), proof)
 	}
 	return report, last, nil
+}
+
+// others are the addresses of further nodes.
+func others(s System) []string {
+	if e, ok := s.(entry); ok {
+		s = e.System
+	}
+	if p, ok := s.(*Postern); ok && p.Second != nil {
+		return []string{p.Second.Addr()}
+	}
+	return nil
 }
 
 // arrived waits until count messages of a run have arrived. It gives up if none arrives for stallLimit.

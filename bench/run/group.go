@@ -25,6 +25,7 @@ type Group struct {
 	dir   string // of the control group, "" without one
 	v2    bool
 	roots []int // without a control group
+	ends  []func()
 }
 
 var groupNumber atomic.Int64
@@ -55,6 +56,24 @@ func (g *Group) Command(path string, args ...string) *exec.Cmd {
 // Add adds a process to the group. Only groups without a control group need it, for processes that have left their
 // parent.
 func (g *Group) Add(pid int) { g.roots = append(g.roots, pid) }
+
+// Adopt takes in a process that was started elsewhere, with what it has started.
+func (g *Group) Adopt(pid int) error {
+	if g.dir == "" {
+		g.Add(pid)
+		return nil
+	}
+	for _, p := range descendants([]int{pid}) {
+		err := os.WriteFile(filepath.Join(g.dir, "cgroup.procs"), []byte(strconv.Itoa(p)), 0o644)
+		if err != nil && !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+	}
+	return nil
+}
+
+// AtEnd has Kill call what ends processes of the group in an orderly way, first.
+func (g *Group) AtEnd(end func()) { g.ends = append(g.ends, end) }
 
 // Pids returns the living processes.
 func (g *Group) Pids() []int {
@@ -140,6 +159,9 @@ func field(data []byte, name string) int64 {
 
 // Kill kills every process of the group and returns when none is left.
 func (g *Group) Kill() error {
+	for _, end := range g.ends {
+		end()
+	}
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		pids := g.Pids()
 		if len(pids) == 0 {

@@ -2,14 +2,19 @@ package run
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"postern/internal/pgserver"
 )
 
 // Postern is the project's own server, built from this tree.
@@ -19,6 +24,11 @@ type Postern struct {
 	Flavour string // shown after the name
 	Search  bool   // with an API, for people who search
 
+	// Database has the store at a PostgreSQL of its own, whose processes count as Postern's.
+	Database bool
+	Second   *Postern // a second node at that database, or nil
+
+	database  *pgserver.Server
 	group     *Group
 	dir       string
 	port      int
@@ -36,6 +46,9 @@ func (p *Postern) Addr() string { return "127.0.0.1:" + strconv.Itoa(p.port) }
 // Installed implements System.
 func (p *Postern) Installed() error {
 	_, err := os.Stat(p.Binary)
+	if err == nil && p.Database {
+		_, err = pgserver.Tool("postgres")
+	}
 	return err
 }
 
@@ -43,10 +56,51 @@ func (p *Postern) Installed() error {
 func (p *Postern) Start(ctx context.Context, e *Environment, g *Group, o StartOptions) (time.Duration, error) {
 	p.group, p.dir = g, filepath.Join(e.Dir, "postern")
 	if o.Fresh || p.port == 0 {
+		if err := p.startDatabase(ctx, e); err != nil {
+			return 0, err
+		}
 		if err := p.configure(e); err != nil {
 			return 0, err
 		}
+		if err := p.addUser(e); err != nil {
+			return 0, err
+		}
 	}
+	took, err := p.serve(ctx, o)
+	if err == nil && p.Second != nil {
+		err = p.startSecond(ctx, e, o)
+	}
+	return took, err
+}
+
+// startDatabase starts an empty PostgreSQL, with the settings that it is delivered with.
+func (p *Postern) startDatabase(ctx context.Context, e *Environment) (err error) {
+	if !p.Database {
+		return nil
+	}
+	if p.database, err = pgserver.Start(ctx, e.Dir); err != nil {
+		return err
+	}
+	p.group.AtEnd(p.database.Close)
+	return p.group.Adopt(p.database.Pid())
+}
+
+func (p *Postern) startSecond(ctx context.Context, e *Environment, o StartOptions) error {
+	s := p.Second
+	s.Binary, s.Handoff, s.database, s.group = p.Binary, p.Handoff, p.database, p.group
+	s.dir = filepath.Join(e.Dir, "postern-second")
+	if o.Fresh || s.port == 0 {
+		if err := s.configure(e); err != nil {
+			return err
+		}
+	}
+	_, err := s.serve(ctx, o)
+	return err
+}
+
+// serve starts the server process.
+func (p *Postern) serve(ctx context.Context, o StartOptions) (time.Duration, error) {
+	g := p.group
 	log, err := os.OpenFile(p.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return 0, err
@@ -73,14 +127,30 @@ func (p *Postern) Start(ctx context.Context, e *Environment, g *Group, o StartOp
 
 // Stop implements System.
 func (p *Postern) Stop() error {
-	for _, pid := range p.group.Pids() { // also behind a wrapping command
-		syscall.Kill(pid, syscall.SIGTERM)
+	p.signal(syscall.SIGTERM)
+	for _, n := range []*Postern{p, p.Second} {
+		if n == nil {
+			continue
+		}
+		select {
+		case <-n.ended:
+		case <-time.After(startLimit):
+			return fmt.Errorf("%s does not end after SIGTERM", p.Name())
+		}
 	}
-	select {
-	case <-p.ended:
-		return nil
-	case <-time.After(startLimit):
-		return fmt.Errorf("%s does not end after SIGTERM", p.Name())
+	return nil
+}
+
+// signal sends a signal to the group, also behind a wrapping command, but not to the database.
+func (p *Postern) signal(s syscall.Signal) {
+	var spared []int
+	if p.database != nil {
+		spared = descendants([]int{p.database.Pid()})
+	}
+	for _, pid := range p.group.Pids() {
+		if !slices.Contains(spared, pid) {
+			syscall.Kill(pid, s)
+		}
 	}
 }
 
@@ -90,9 +160,7 @@ func (p *Postern) Explain() string {
 	if err != nil {
 		queue += err.Error()
 	}
-	for _, pid := range p.group.Pids() {
-		syscall.Kill(pid, syscall.SIGQUIT)
-	}
+	p.signal(syscall.SIGQUIT)
 	select {
 	case <-p.ended:
 	case <-time.After(10 * time.Second):
@@ -124,13 +192,14 @@ func (p *Postern) configure(e *Environment) error {
 	if p.adminPort, err = freePort(); err != nil {
 		return err
 	}
-	if err := os.WriteFile(p.config(), []byte(p.toml(e)), 0o600); err != nil {
-		return err
-	}
+	return os.WriteFile(p.config(), []byte(p.toml(e)), 0o600)
+}
+
+func (p *Postern) addUser(e *Environment) error {
 	add := exec.Command(p.Binary, "user", "add", login, "--password-stdin",
 		"--sender", sender, "--sender", backlogSender, "--config", p.config())
 	add.Stdin = strings.NewReader(e.Password + "\n")
-	_, err = output(add)
+	_, err := output(add)
 	return err
 }
 
@@ -198,7 +267,22 @@ upstreams = ["sink"]
 
 [admin]
 address = %q
-`, backlogSender, admin)
+`, backlogSender, admin) + p.store()
+}
+
+// sealKey is what the nodes of a measurement share.
+var sealKey = func() string {
+	key := make([]byte, 32)
+	rand.Read(key)
+	return base64.StdEncoding.EncodeToString(key)
+}()
+
+func (p *Postern) store() string {
+	if p.database == nil {
+		return ""
+	}
+	return fmt.Sprintf("\n[store]\nurl = %q\nseal_key = %q\nnode = %q\n", p.database.URL(), sealKey,
+		filepath.Base(p.dir))
 }
 
 func lastLines(s string, n int) string {

@@ -21,7 +21,7 @@ type Options struct {
 	Runs    int       // whose median counts; 0: 3
 	Scale   float64   // scales the numbers of messages; 0: 1
 	Cases   []string  // keys; empty: all. Also "idle", "syncs", "backlog" and "search"
-	Systems []string  // "postfix", "postern", "postern-queued"; empty: all that are installed
+	Systems []string  // keys of entries; empty: all that are installed
 	Idle    int       // connections; 0: 1000
 	Backlog int       // messages; 0: 200 000
 	Log     io.Writer // progress
@@ -31,14 +31,26 @@ type Options struct {
 type entry struct {
 	key string
 	System
+	only string // the one case that it is measured with; "": all
+}
+
+func (e entry) wants(o Options, key string) bool {
+	return o.wants(key) && (e.only == "" || e.only == key)
 }
 
 func (o Options) systems() []entry {
-	all := []entry{{"postfix", &Postfix{}}}
+	all := []entry{{"postfix", &Postfix{}, ""}}
 	if o.Binary != "" {
 		all = append(all,
-			entry{"postern-queued", &Postern{Binary: o.Binary, Handoff: "0s", Flavour: "handoff=0s"}},
-			entry{"postern", &Postern{Binary: o.Binary}})
+			entry{"postern-queued", &Postern{Binary: o.Binary, Handoff: "0s", Flavour: "handoff=0s"}, ""},
+			entry{"postern", &Postern{Binary: o.Binary}, ""},
+			entry{"postgres-queued", &Postern{Binary: o.Binary, Handoff: "0s", Flavour: serverQueued, Database: true},
+				serverCase},
+			entry{"postgres", &Postern{Binary: o.Binary, Flavour: serverDefault, Database: true}, serverCase},
+			entry{"nodes-queued", &Postern{Binary: o.Binary, Handoff: "0s", Flavour: nodesQueued, Database: true,
+				Second: new(Postern)}, serverCase},
+			entry{"nodes", &Postern{Binary: o.Binary, Flavour: nodesDefault, Database: true, Second: new(Postern)},
+				serverCase})
 	}
 	return slices.DeleteFunc(all, func(e entry) bool {
 		if len(o.Systems) > 0 && !slices.Contains(o.Systems, e.key) {
@@ -51,6 +63,15 @@ func (o Options) systems() []entry {
 		return false
 	})
 }
+
+// What is measured with the store at PostgreSQL: one node, and two that the load is spread over.
+const (
+	serverCase    = "reused"
+	serverQueued  = "PostgreSQL handoff=0s"
+	serverDefault = "PostgreSQL"
+	nodesQueued   = "2 nodes handoff=0s"
+	nodesDefault  = "2 nodes"
+)
 
 func (o Options) wants(key string) bool { return len(o.Cases) == 0 || slices.Contains(o.Cases, key) }
 
@@ -100,12 +121,12 @@ func Run(ctx context.Context, o Options) (*Results, error) {
 		}
 	}
 	for _, s := range systems {
-		if p, ok := s.System.(*Postern); ok && p.Handoff == "" && o.wants("search") {
+		if p, ok := s.System.(*Postern); ok && p.Handoff == "" && s.wants(o, "search") {
 			if err := r.search(ctx, o, p, e); err != nil {
 				return r, fmt.Errorf("search: %w", err)
 			}
 		}
-		if o.wants("syncs") {
+		if s.wants(o, "syncs") {
 			if err := r.syncs(ctx, o, s, e); err != nil {
 				return r, err
 			}
@@ -115,7 +136,7 @@ func Run(ctx context.Context, o Options) (*Results, error) {
 }
 
 // all measures everything but the syncs, in one run of a system.
-func (r *Results) all(ctx context.Context, o Options, s System, e *Environment) (err error) {
+func (r *Results) all(ctx context.Context, o Options, s entry, e *Environment) (err error) {
 	g := NewGroup()
 	defer func() {
 		if kill := g.Kill(); err == nil {
@@ -137,7 +158,7 @@ func (r *Results) all(ctx context.Context, o Options, s System, e *Environment) 
 	fmt.Fprintf(o.Log, "  %-36s %6.2f ms\n", "an RSA-2048 signature alone", ms(sign))
 	r.add(s, "signature", ms(sign))
 	for _, c := range Cases {
-		if !o.wants(c.Key) {
+		if !s.wants(o, c.Key) {
 			continue
 		}
 		f, err := throughput(ctx, s, e, g, c, o.count(c.Count))
@@ -149,7 +170,7 @@ func (r *Results) all(ctx context.Context, o Options, s System, e *Environment) 
 		r.add(s, c.Key+" rate", f.Rate)
 		r.add(s, c.Key+" cpu", ms(f.CPU))
 	}
-	if o.wants("idle") {
+	if s.wants(o, "idle") {
 		m, err := idle(ctx, s, e, g, o.Idle)
 		if err != nil {
 			return err
@@ -158,7 +179,7 @@ func (r *Results) all(ctx context.Context, o Options, s System, e *Environment) 
 			fmt.Sprintf("%d idle connections", o.Idle), kib(m.PSS), kib(m.RSS))
 		r.add(s, "idle", kib(m.PSS))
 	}
-	if p, ok := postern(s); ok && o.wants("backlog") {
+	if p, ok := postern(s); ok && s.wants(o, "backlog") {
 		if err := r.backlog(ctx, o, p, e, g); err != nil {
 			return err
 		}
@@ -166,11 +187,8 @@ func (r *Results) all(ctx context.Context, o Options, s System, e *Environment) 
 	return s.Stop()
 }
 
-func postern(s System) (*Postern, bool) {
-	if e, ok := s.(entry); ok {
-		s = e.System
-	}
-	p, ok := s.(*Postern)
+func postern(s entry) (*Postern, bool) {
+	p, ok := s.System.(*Postern)
 	return p, ok && p.Handoff == "0s" // with hand-off the backlog would take another path
 }
 

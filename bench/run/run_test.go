@@ -61,6 +61,56 @@ func TestGroup(t *testing.T) {
 	}
 }
 
+// A process that was started elsewhere counts with those that it has started, and is ended in its own way.
+func TestGroupAdopts(t *testing.T) {
+	cmd := exec.Command(testkit.Need(t, "sh"), "-c", "sleep 60 & echo ready; wait")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := out.Read(make([]byte, 10)); n == 0 {
+		t.Fatal(err)
+	}
+	g, ended := NewGroup(), false
+	if err := g.Adopt(cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(g.Pids()); n != 2 {
+		t.Errorf("%d processes", n)
+	}
+	reaped := make(chan struct{})
+	go func() { defer close(reaped); cmd.Wait() }()
+	g.AtEnd(func() { ended = len(g.Pids()) == 2 })
+	if err := g.Kill(); err != nil || !ended {
+		t.Errorf("ended in its own way: %v, %v", ended, err)
+	}
+	<-reaped
+}
+
+// Of the store at PostgreSQL other things are demanded.
+func TestTableOfServer(t *testing.T) {
+	r := results(map[string]map[string][]float64{"Postfix": {"reused rate": {100}}, "Postern": {"reused rate": {600}},
+		"Postern " + serverQueued:  {"reused rate": {260}, "reused cpu": {9}},
+		"Postern " + serverDefault: {"reused rate": {590}}, "Postern " + nodesDefault: {"reused rate": {10}}})
+	r.Systems = append(r.Systems, "Postern "+serverQueued, "Postern "+serverDefault, "Postern "+nodesDefault)
+	var b strings.Builder
+	if met, err := r.WriteTable(&b); err != nil || met {
+		t.Errorf("590 are not 600: %v", err)
+	}
+	for _, want := range []string{"2.60x of 2.5x Postfix", "0.98x of 1x Postern MISSED"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+	r.Figures["Postern "+serverDefault]["reused rate"] = []float64{600}
+	if met, err := r.WriteTable(&b); err != nil || !met {
+		t.Errorf("all demands are met: %v\n%s", err, &b)
+	}
+}
+
 func TestCountCalls(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trace")
 	trace := `12 fsync(5)                          = 0

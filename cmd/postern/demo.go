@@ -37,11 +37,15 @@ const (
 	demoPort   = "2587" // STARTTLS; where it is free, so that a mail client's settings survive a second demo
 	// TLS from the first octet; a port for each, since tls = "auto" makes STARTTLS wait half a second
 	demoTLS = "2465"
+
+	demoCA     = "upstream-ca.pem" // files
+	demoSecret = "upstream-password"
 )
 
 func (a *app) demoCommand() *cobra.Command {
 	var once bool
 	var provider string
+	var nodes int
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run the whole path on loopback, without any configuration",
@@ -51,36 +55,57 @@ back from the upstream, compare every octet, and verify its signatures. Then pri
 console, and keep running. Nothing leaves this machine.
 
 With --provider microsoft365 the upstream is a fake of Exchange Online, which takes access tokens only: a client that
-knows nothing but a password sends through it.`,
+knows nothing but a password sends through it.
+
+With --nodes 2 two nodes share a PostgreSQL that the demo starts for itself, if it is installed. One of them accepts a
+message and is killed before it can deliver it; the other one delivers it.`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			d := &demo{out: cmd.OutOrStdout(), records: map[string]string{}}
-			switch provider {
-			case "":
-			case demoMicrosoft:
-				d.provider = new(fakeMicrosoft)
-			default:
-				return usage(cmd, fmt.Errorf("--provider is %q; there is a fake of %s only", provider, demoMicrosoft))
+			d, err := chooseDemo(provider, nodes)
+			if err != nil {
+				return usage(cmd, err)
 			}
+			d.out = cmd.OutOrStdout()
 			defer d.close()
-			if err := d.run(cmd.Context(), once); err != nil && !errors.Is(err, context.Canceled) {
+			if err := d.run(cmd.Context(), once); err != nil && cmd.Context().Err() == nil { // else by Ctrl-C
 				return fmt.Errorf("demo: %w", err)
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&provider, "provider", "", "send through a fake of this provider: "+demoMicrosoft)
+	cmd.Flags().IntVar(&nodes, "nodes", 1, "1, or 2 at one database, of which one is killed")
 	cmd.Flags().BoolVar(&once, "once", false, "end with exit code 0 after the verified message")
 	return cmd
+}
+
+// chooseDemo takes the flags that say what is shown.
+func chooseDemo(provider string, nodes int) (*demo, error) {
+	d := &demo{records: map[string]string{}}
+	switch {
+	case provider != "" && provider != demoMicrosoft:
+		return nil, fmt.Errorf("--provider is %q; there is a fake of %s only", provider, demoMicrosoft)
+	case nodes != 1 && nodes != 2:
+		return nil, fmt.Errorf("--nodes is %d; there may be 1 or 2", nodes)
+	case provider != "" && nodes == 2:
+		return nil, errors.New("--provider and --nodes 2 are two demonstrations: choose one")
+	case provider != "":
+		d.provider = new(fakeMicrosoft)
+	case nodes == 2:
+		d.pair = newDemoPair(d)
+	}
+	return d, nil
 }
 
 // demo is one run of the demonstration.
 type demo struct {
 	out      io.Writer
 	dir      string
+	home     string // of the configuration, in dir
 	upstream *capture.Server
 	provider *fakeMicrosoft // instead of upstream
 	server   *relay.Server
+	pair     *demoPair // instead of server
 	config   *config.Config
 	door     *demoDoor         // nil: not yet
 	password string            // of the account
@@ -97,15 +122,8 @@ type demo struct {
 func (d *demo) step(format string, args ...any) { fmt.Fprintf(d.out, "  "+format+"\n", args...) }
 
 func (d *demo) run(ctx context.Context, once bool) error {
-	fmt.Fprintln(d.out, "Postern demo: a message from a mail client through the relay to an upstream, all on this "+
-		"machine.")
-	fmt.Fprintln(d.out)
-	steps, done := []func(context.Context) error{d.startUpstream, d.startRelay, d.sendAndVerify},
-		"Done: the message came out of the upstream as it was sent, completed and signed."
-	if d.provider != nil {
-		steps, done = []func(context.Context) error{d.startProvider, d.tryPassword, d.startRelay, d.sendByToken},
-			"Done: a client with nothing but a password sent through a provider that takes no passwords."
-	}
+	title, steps, done := storyOf(d)
+	fmt.Fprintf(d.out, "Postern demo: %s, all on this machine.\n\n", title)
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
@@ -116,6 +134,11 @@ func (d *demo) run(ctx context.Context, once bool) error {
 	if once {
 		return nil
 	}
+	if d.pair != nil {
+		if err := d.pair.keep(ctx); err != nil {
+			return err
+		}
+	}
 	if err := d.openConsole(ctx); err != nil {
 		return err
 	}
@@ -124,15 +147,41 @@ func (d *demo) run(ctx context.Context, once bool) error {
 	return d.show(ctx)
 }
 
+// storyOf is what is shown, step by step.
+func storyOf(d *demo) (title string, steps []func(context.Context) error, done string) {
+	switch {
+	case d.provider != nil:
+		return "a message from a mail client through the relay to an upstream",
+			[]func(context.Context) error{d.startProvider, d.tryPassword, d.startRelay, d.sendByToken},
+			"Done: a client with nothing but a password sent through a provider that takes no passwords."
+	case d.pair != nil:
+		return "two nodes at one database, of which one dies with a message that it has accepted",
+			[]func(context.Context) error{d.pair.startDatabase, d.startUpstream, d.pair.startNodes, d.pair.loseNode,
+				d.pair.takeOver},
+			"Done: the message that node a had accepted came out of node b, as it was sent, completed and signed."
+	}
+	return "a message from a mail client through the relay to an upstream",
+		[]func(context.Context) error{d.startUpstream, d.startRelay, d.sendAndVerify},
+		"Done: the message came out of the upstream as it was sent, completed and signed."
+}
+
 // startUpstream starts the provider of this demonstration: STARTTLS and AUTH required.
 func (d *demo) startUpstream(ctx context.Context) error {
 	conf, err := d.prepare()
 	if err != nil {
 		return err
 	}
-	d.upstream, err = capture.Start(ctx, capture.Options{TLS: conf, Username: "relay", Password: d.secret})
-	if err != nil {
+	o := capture.Options{TLS: conf, Username: "relay", Password: d.secret}
+	if d.pair != nil {
+		o.Greylist = 1
+	}
+	if d.upstream, err = capture.Start(ctx, o); err != nil {
 		return err
+	}
+	if d.pair != nil {
+		d.step("An upstream listens on %s. It greylists: the first attempt is told to come again later.",
+			d.upstream.Addr())
+		return nil
 	}
 	d.step("An upstream listens on %s. It asks for STARTTLS and a login, and keeps mail in memory.", d.upstream.Addr())
 	return nil
@@ -143,14 +192,17 @@ func (d *demo) prepare() (conf *tls.Config, err error) {
 	if d.dir, err = os.MkdirTemp("", "postern-demo-"); err != nil {
 		return nil, err
 	}
+	d.home = d.dir
 	pair, err := certs.SelfSigned([]string{"localhost", "127.0.0.1"}, time.Now())
 	if err != nil {
 		return nil, err
 	}
 	d.secret = auth.GeneratePassword()
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair[0].Certificate[0]})
-	if err := os.WriteFile(filepath.Join(d.dir, "upstream-ca.pem"), ca, 0o600); err != nil {
-		return nil, err
+	for name, text := range map[string][]byte{demoCA: ca, demoSecret: []byte(d.secret)} {
+		if err := os.WriteFile(filepath.Join(d.dir, name), text, 0o600); err != nil {
+			return nil, err
+		}
 	}
 	return &tls.Config{Certificates: pair[:1], MinVersion: tls.VersionTLS12}, nil
 }
@@ -175,9 +227,9 @@ const demoUpstream = `[[upstream]]
 name = "demo"
 host = "127.0.0.1"
 port = %s
-ca_file = "upstream-ca.pem"
+ca_file = %q
 username = "relay"
-password = "file:upstream-password"
+password = %q
 `
 
 // startRelay writes a configuration, makes an account and keys as the command line would, and starts.
@@ -186,19 +238,12 @@ func (d *demo) startRelay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	console, err := demoAdmin()
+	console, err := demoFixed(demoConsole)
 	if err != nil {
 		return err
 	}
 	text := fmt.Sprintf(demoConfig, demoAddress(demoPort), demoAddress(demoTLS), console) + upstream
-	path := filepath.Join(d.dir, "relay.toml")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(d.dir, "upstream-password"), []byte(d.secret), 0o600); err != nil {
-		return err
-	}
-	c, err := config.Load(path)
+	c, err := writeConfig(d.dir, text)
 	if err != nil {
 		return err
 	}
@@ -230,7 +275,17 @@ func (d *demo) startRelay(ctx context.Context) error {
 		d.step("The relay listens on %s for STARTTLS and on %s for TLS, and then wants a login with a password. Its "+
 			"upstream has [upstream.oauth].", d.address, d.implicit)
 	}
-	return d.trust(filepath.Join(c.DataDir, "tls", "self-signed.crt"))
+	d.roots, err = trusted(filepath.Join(c.DataDir, "tls", "self-signed.crt"))
+	return err
+}
+
+// writeConfig writes a configuration into a directory.
+func writeConfig(dir, text string) (*config.Config, error) {
+	path := filepath.Join(dir, "relay.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	return config.Load(path)
 }
 
 func (d *demo) upstreamConfig() (string, error) {
@@ -238,7 +293,7 @@ func (d *demo) upstreamConfig() (string, error) {
 		return d.provider.upstreamConfig(), nil
 	}
 	_, port, err := net.SplitHostPort(d.upstream.Addr())
-	return fmt.Sprintf(demoUpstream, port), err
+	return fmt.Sprintf(demoUpstream, port, filepath.Join(d.dir, demoCA), "file:"+filepath.Join(d.dir, demoSecret)), err
 }
 
 // demoAddress prefers a port that stays the same from run to run.
@@ -278,16 +333,16 @@ func (d *demo) makeAccount(ctx context.Context, c *config.Config) error {
 	return nil
 }
 
-func (d *demo) trust(file string) error {
+func trusted(file string) (*x509.CertPool, error) {
 	pemData, err := os.ReadFile(file)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	d.roots = x509.NewCertPool()
-	if !d.roots.AppendCertsFromPEM(pemData) {
-		return fmt.Errorf("%s holds no certificate", file)
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pemData) {
+		return nil, fmt.Errorf("%s holds no certificate", file)
 	}
-	return nil
+	return roots, nil
 }
 
 // demoMessage lacks what a submission server adds, and has lines that test the transfer: dots and 8-bit
@@ -311,6 +366,11 @@ func (d *demo) sendAndVerify(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("wait for the message at the upstream: %w", err)
 	}
+	return compare(d, got)
+}
+
+// compare looks at what the upstream has.
+func compare(d *demo, got capture.Message) error {
 	d.step("The upstream has it: from <%s> to <%s>, logged in as %s over %s.", got.From,
 		strings.Join(got.Recipients, ", "), got.Login, tls.VersionName(got.TLS.Version))
 	added, ok := bytes.CutSuffix(got.Data, []byte(demoMessage))
@@ -394,6 +454,9 @@ func (d *demo) verify(message []byte) error {
 func (d *demo) close() {
 	if d.door != nil {
 		d.door.close()
+	}
+	if d.pair != nil {
+		d.pair.close()
 	}
 	if d.stop != nil {
 		d.stop()

@@ -156,9 +156,9 @@ func (d *demoDoor) close() {
 	d.store.Close()
 }
 
-// demoAdmin is the address of the console, with a port that is known beforehand, for the links to it.
-func demoAdmin() (string, error) {
-	address := demoAddress(demoConsole)
+// demoFixed is demoAddress with a port that is known beforehand: for what links to it, or is another process's.
+func demoFixed(port string) (string, error) {
+	address := demoAddress(port)
 	if _, port, _ := net.SplitHostPort(address); port != "0" {
 		return address, nil
 	}

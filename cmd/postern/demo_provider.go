@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -102,12 +100,10 @@ func (d *demo) startProvider(context.Context) error {
 
 // tryPassword shows what such a provider does to a client that has a password: a printer of old.
 func (d *demo) tryPassword(context.Context) error {
-	ca, err := os.ReadFile(filepath.Join(d.dir, "upstream-ca.pem"))
+	roots, err := trusted(filepath.Join(d.dir, demoCA))
 	if err != nil {
 		return err
 	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca)
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(d.provider.port))
 	c, err := smtp.DialStartTLS(address, &tls.Config{ServerName: "localhost", RootCAs: roots})
 	if err != nil {

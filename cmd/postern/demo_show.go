@@ -12,7 +12,7 @@ import (
 func (d *demo) printSettings() {
 	_, port, _ := net.SplitHostPort(d.address)
 	_, tlsPort, _ := net.SplitHostPort(d.implicit)
-	config, trust := filepath.Join(d.dir, "relay.toml"), filepath.Join(d.dir, "data", "tls", "self-signed.crt")
+	config, trust := filepath.Join(d.home, "relay.toml"), filepath.Join(d.home, "data", "tls", "self-signed.crt")
 	fmt.Fprintf(d.out, `
 Try it with a mail client on this machine:
 

@@ -25,7 +25,7 @@ func TestCommandOf(t *testing.T) {
 // What the demo prints names both ports and only commands that there are when it was started by go run.
 func TestDemoSettings(t *testing.T) {
 	var out bytes.Buffer
-	d := &demo{out: &out, dir: "/tmp/postern-demo-1", address: "127.0.0.1:2587", implicit: "127.0.0.1:2465",
+	d := &demo{out: &out, home: "/tmp/postern-demo-1", address: "127.0.0.1:2587", implicit: "127.0.0.1:2465",
 		password: "pass-word"}
 	d.printSettings()
 	for _, want := range []string{

@@ -38,10 +38,10 @@ func PgBouncer(t testing.TB, pg *PG) *Bouncer {
 	bouncerPath(t)
 	b.dir = newPGDirectory(t, "") // it refuses to run as root, too
 	t.Cleanup(b.cleanup)
-	users := filepath.Join(b.dir.path, "users")
+	users := filepath.Join(b.dir.Path, "users")
 	conf := fmt.Sprintf(bouncerConf, pgHost, pg.server.port, b.port, users)
 	known := `"` + PGUser + `" "` + PGPassword + "\"\n"
-	err := errors.Join(b.dir.write(b.conf(), strings.NewReader(conf)), b.dir.write(users, strings.NewReader(known)))
+	err := errors.Join(b.dir.Write(b.conf(), strings.NewReader(conf)), b.dir.Write(users, strings.NewReader(known)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func bouncerPath(t testing.TB) string {
 	return Need(t, "pgbouncer")
 }
 
-func (b *Bouncer) conf() string { return filepath.Join(b.dir.path, "pgbouncer.ini") }
+func (b *Bouncer) conf() string { return filepath.Join(b.dir.Path, "pgbouncer.ini") }
 
 // URL returns the address of a database of its server through it.
 func (b *Bouncer) URL(database string) string {
@@ -66,9 +66,8 @@ func (b *Bouncer) URL(database string) string {
 // Start starts one that was killed.
 func (b *Bouncer) Start() {
 	b.t.Helper()
-	cmd := b.dir.command(bouncerPath(b.t), b.conf())
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	b.process = launch(b.t, cmd)
+	cmd := b.dir.Command(bouncerPath(b.t), b.conf())
+	b.process = launch(b.t, syscall.SIGKILL, cmd)
 	b.process.WaitLog(`process up`)
 }
 

@@ -11,13 +11,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"postern/internal/pgserver"
 )
 
-const (
-	// pgEndSignal ends a server at once, with all its processes and its shared memory ("immediate").
-	pgEndSignal = syscall.SIGQUIT
-	pgTail      = 100 // lines of its log that a failed test shows
-)
+const pgTail = 100 // lines of its log that a failed test shows
 
 // pgServer is the processes and files of a server, whoever uses it.
 type pgServer struct {
@@ -47,12 +45,12 @@ dynamic_shared_memory_type = mmap
 jit = off
 log_line_prefix = '%%m [%%p] %%q%%u@%%d '
 lc_messages = 'C'
-`, pgHost, s.port, s.dir.path)
+`, pgHost, s.port, s.dir.Path)
 }
 
 func (s *pgServer) launch() {
 	s.t.Helper()
-	s.process = launch(s.t, s.dir.command(pgTool(s.t, "postgres"), "-D", s.dir.data()))
+	s.process = launch(s.t, pgserver.EndSignal, s.dir.Command(pgTool(s.t, "postgres"), "-D", s.dir.Data()))
 	s.process.WaitLog(`database system is ready to accept`)
 }
 
@@ -104,8 +102,8 @@ func (s *pgServer) cleanup() {
 // end ends it without a checkpoint and removes its files.
 func (s *pgServer) end() {
 	if s.running() {
-		s.process.cmd.Process.Signal(pgEndSignal)
-		s.process.cmd.Process.Signal(syscall.SIGCONT) // a test may have stopped it
+		s.process.Signal(pgserver.EndSignal)
+		s.process.Signal(syscall.SIGCONT) // a test may have stopped it
 		if s.process.Wait(stopTime) != nil {
 			s.kill()
 		}

@@ -14,14 +14,14 @@ func (p *PG) Standby(t testing.TB, synchronous bool) *PG {
 	s := newPGServer(t, "")
 	t.Cleanup(s.cleanup)
 	name := fmt.Sprint("standby_", s.port)
-	err := s.dir.run("", pgTool(t, "pg_basebackup"), "--pgdata="+s.dir.data(), "--checkpoint=fast",
+	err := s.dir.Run("", pgTool(t, "pg_basebackup"), "--pgdata="+s.dir.Data(), "--checkpoint=fast",
 		"--wal-method=stream", "--write-recovery-conf", "--no-sync",
 		"--dbname="+p.AdminURL("postgres")+"&application_name="+name)
 	if err == nil {
-		err = s.dir.configure(s.conf())
+		err = s.dir.Configure(s.conf())
 	}
 	if err == nil { // read after postgresql.conf: it waits for nobody once it is promoted
-		err = s.dir.add("postgresql.auto.conf", "synchronous_standby_names = ''\n")
+		err = s.dir.Append("postgresql.auto.conf", "synchronous_standby_names = ''\n")
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -99,7 +99,7 @@ func (p *PG) url(user, password, database string) string {
 func (p *PG) Address() string { return pgHost + ":" + strconv.Itoa(p.server.port) }
 
 // Socket returns the directory of its Unix socket, as libpq's host=.
-func (p *PG) Socket() string { return p.server.dir.path }
+func (p *PG) Socket() string { return p.server.dir.Path }
 
 var databases atomic.Int64
 
@@ -188,7 +188,7 @@ func (p *PG) ServeTLS(cert Cert) {
 	for name, from := range map[string]string{"server.crt": cert.CertFile, "server.key": cert.KeyFile} {
 		b, err := os.ReadFile(from)
 		if err == nil {
-			err = p.server.dir.write(filepath.Join(p.server.dir.data(), name), bytes.NewReader(b))
+			err = p.server.dir.Write(filepath.Join(p.server.dir.Data(), name), bytes.NewReader(b))
 		}
 		if err != nil {
 			p.t.Fatal(err)

@@ -183,7 +183,7 @@ func TestNewDatabase(t *testing.T) {
 func TestPostgreSQLEndsWithBinary(t *testing.T) {
 	if os.Getenv("TESTKIT_POSTGRES_DIES") != "" {
 		for _, pg := range []*PG{PostgreSQL(t), SharedPostgreSQL(t)} {
-			fmt.Println("serves", pg.server.process.Pid(), pg.server.dir.path)
+			fmt.Println("serves", pg.server.process.Pid(), pg.server.dir.Path)
 		}
 		fmt.Println("ready")
 		select {}
@@ -224,7 +224,7 @@ func TestSweepLeavesTheLiving(t *testing.T) {
 	t.Parallel()
 	pg := PostgreSQL(t)
 	sweep()
-	if _, err := os.Stat(pg.server.dir.data()); err != nil {
+	if _, err := os.Stat(pg.server.dir.Data()); err != nil {
 		t.Error(err)
 	}
 }
@@ -236,8 +236,8 @@ func TestKilledForGood(t *testing.T) {
 	var dir string
 	t.Run("inner", func(t *testing.T) {
 		pg := PostgreSQL(t)
-		dir = pg.server.dir.path
-		text, err := os.ReadFile(pg.server.dir.data() + "/postmaster.pid")
+		dir = pg.server.dir.Path
+		text, err := os.ReadFile(pg.server.dir.Data() + "/postmaster.pid")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,12 +10,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"postern/internal/child"
 )
 
 const (
@@ -80,9 +81,8 @@ func Run(t testing.TB, stdin string, args ...string) Output {
 type Process struct {
 	t    testing.TB
 	name string
-	cmd  *exec.Cmd
+	*child.Process
 	done chan struct{} // closed when it has ended and its output is read
-	err  error         // of Wait; read after done
 
 	mu      sync.Mutex
 	lines   []string
@@ -102,47 +102,33 @@ func Start(t testing.TB, env []string, path string, args ...string) *Process {
 	t.Helper()
 	cmd := exec.Command(path, args...)
 	cmd.Env = append(os.Environ(), env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	p := launch(t, cmd)
+	p := launch(t, syscall.SIGKILL, cmd)
 	t.Cleanup(p.cleanup)
 	return p
 }
 
-// launch starts a command that the caller ends.
-func launch(t testing.TB, cmd *exec.Cmd) *Process {
+// launch starts a command that the caller ends, and which gets the signal death if the test binary ends.
+func launch(t testing.TB, death syscall.Signal, cmd *exec.Cmd) *Process {
 	t.Helper()
-	p := &Process{t: t, name: filepath.Base(cmd.Path), cmd: cmd, done: make(chan struct{}),
-		changed: make(chan struct{})}
+	p := &Process{t: t, name: filepath.Base(cmd.Path), done: make(chan struct{}), changed: make(chan struct{})}
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd.Stdout, cmd.Stderr = w, w
-	started := make(chan error)
-	go p.run(r, w, started)
-	if err := <-started; err != nil {
+	p.Process, err = child.Start(cmd, death)
+	w.Close()
+	if err != nil {
+		r.Close()
 		t.Fatalf("start %s: %v", p.name, err)
 	}
+	go func() {
+		defer close(p.done)
+		defer r.Close()
+		p.read(r)
+		<-p.Done()
+	}()
 	return p
-}
-
-// run starts the command, reads its output and waits for it. It keeps its thread, since Pdeathsig
-// fires when the thread that started the process ends.
-func (p *Process) run(r, w *os.File, started chan<- error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	defer close(p.done)
-	defer r.Close()
-	err := p.cmd.Start()
-	w.Close()
-	started <- err
-	if err != nil {
-		return
-	}
-	var reading sync.WaitGroup
-	reading.Go(func() { p.read(r) })
-	p.err = p.cmd.Wait()
-	reading.Wait()
 }
 
 func (p *Process) read(r io.Reader) {
@@ -170,9 +156,6 @@ func (p *Process) add(line string) {
 	p.changed = make(chan struct{})
 }
 
-// Pid returns the process id.
-func (p *Process) Pid() int { return p.cmd.Process.Pid }
-
 // Log returns what the process wrote so far.
 func (p *Process) Log() string {
 	p.mu.Lock()
@@ -193,7 +176,7 @@ func (p *Process) WaitLog(pattern string) []string {
 			return match
 		}
 		if from = next; ended {
-			p.t.Fatalf("%s ended (%v) without a line like %q:\n%s", p.name, p.err, pattern, p.Log())
+			p.t.Fatalf("%s ended (%v) without a line like %q:\n%s", p.name, p.Err(), pattern, p.Log())
 		}
 		select {
 		case <-changed:
@@ -237,7 +220,7 @@ func (p *Process) Stop() {
 // Signal sends a signal; to a process that has ended it does nothing.
 func (p *Process) Signal(s syscall.Signal) {
 	p.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := p.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		p.t.Errorf("signal %s: %v", p.name, err)
 	}
 }
@@ -248,7 +231,7 @@ func (p *Process) Wait(limit time.Duration) error {
 	defer cancel()
 	select {
 	case <-p.done:
-		return p.err
+		return p.Err()
 	case <-ctx.Done():
 		return fmt.Errorf("still running after %v", limit)
 	}
@@ -260,7 +243,7 @@ func (p *Process) cleanup() {
 	select {
 	case <-p.done:
 	default: // its process group is still its own
-		syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		syscall.Kill(-p.Pid(), syscall.SIGKILL)
 		<-p.done
 	}
 	log := p.Log()

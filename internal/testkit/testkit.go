@@ -47,6 +47,21 @@ func NeedRoot(t testing.TB) {
 	}
 }
 
+// ShortDir returns a directory that other users reach, too, and whose path is short enough for that of a socket in it,
+// which that of t.TempDir is not.
+func ShortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "postern-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 func find(tool string) (string, error) {
 	switch tool {
 	case "python3-dkim":
@@ -59,6 +74,10 @@ func find(tool string) (string, error) {
 		return nodemailer, exec.Command("node", "-e", "require('"+nodemailer+"')").Run()
 	case "libphp-phpmailer":
 		return phpMailer, exec.Command("php", "-r", "require '"+phpMailer+"';").Run()
+	case "bash-completion":
+		const script = "/usr/share/bash-completion/bash_completion"
+		_, err := os.Stat(script)
+		return script, err
 	case "python3":
 		if path, err := exec.LookPath(debianPython); err == nil {
 			return path, nil

@@ -37,6 +37,7 @@ var ErrClosed = errors.New("capture upstream is closed")
 type Options struct {
 	TLS                *tls.Config // certificate for STARTTLS
 	Username, Password string      // the one login
+	Greylist           int         // so many first recipients are told to come again later
 }
 
 // Message is one captured message.
@@ -61,6 +62,7 @@ type Server struct {
 	messages []Message     // that WaitMessage has not returned, oldest first
 	octets   int           // of messages
 	changed  chan struct{} // closed and replaced when a message arrives
+	greyed   int           // recipients that were told to come again
 	closed   bool
 }
 
@@ -136,6 +138,20 @@ func (s *Server) keep(m Message) {
 	s.tellLocked()
 }
 
+// Greylisted is what recipients are told that are to come again.
+var Greylisted = &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 7, 1},
+	Message: "Greylisted, come again later"}
+
+func (s *Server) greylists() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.greyed >= s.opts.Greylist {
+		return false
+	}
+	s.greyed++
+	return true
+}
+
 func (s *Server) tellLocked() {
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -201,6 +217,9 @@ func (s *session) Mail(from string, _ *smtp.MailOptions) error {
 
 // Rcpt implements smtp.Session.
 func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
+	if s.server.greylists() {
+		return Greylisted
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.m.Recipients = append(s.m.Recipients, to)

@@ -23,9 +23,14 @@ const message = "From: ann@example.com\r\nTo: bob@example.net\r\nSubject: hello\
 
 func start(t *testing.T) (*capture.Server, *testkit.CA) {
 	t.Helper()
+	return startWith(t, capture.Options{})
+}
+
+func startWith(t *testing.T, o capture.Options) (*capture.Server, *testkit.CA) {
+	t.Helper()
 	ca := testkit.NewCA(t)
-	s, err := capture.Start(context.Background(), capture.Options{TLS: ca.Leaf(testkit.LeafOptions{}).Server(),
-		Username: "ann", Password: "secret words"})
+	o.TLS, o.Username, o.Password = ca.Leaf(testkit.LeafOptions{}).Server(), "ann", "secret words"
+	s, err := capture.Start(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +99,28 @@ func TestGoSMTPClient(t *testing.T) {
 			t.Errorf("data %q", m.Data)
 		}
 	}
+}
+
+func TestGreylist(t *testing.T) {
+	s, ca := startWith(t, capture.Options{Greylist: 1})
+	c, err := smtp.DialStartTLS(s.Addr(), ca.Client("localhost"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Auth(sasl.NewPlainClient("", "ann", "secret words")); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{451, 0} {
+		err := c.SendMail("ann@example.com", []string{"bob@example.net"}, strings.NewReader(message))
+		if code(err) != want || want == 0 && err != nil {
+			t.Fatalf("%v, want %d", err, want)
+		}
+		if err := c.Reset(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait(t, s)
 }
 
 func code(err error) int {

@@ -61,7 +61,7 @@ type Store struct {
 	SealKey Secret `toml:"seal_key"`
 	// Node is the name of this node, which no other has. Default: the machine's name.
 	Node string `toml:"node"`
-	// Degraded is what becomes of new mail while the database is away: DegradedRefuse.
+	// Degraded is what becomes of new mail while the database is away: DegradedRefuse or DegradedHandoff.
 	Degraded string `toml:"degraded" default:"refuse"`
 	// History is how long finished messages and refused sessions stay searchable.
 	History Duration `toml:"history" default:"30d"`

@@ -15,8 +15,8 @@ import (
 
 // What becomes of new mail while the server of the store is away.
 const (
-	DegradedRefuse = "refuse" // 451 4.3.0
-
+	DegradedRefuse  = "refuse"  // 451 4.3.0
+	DegradedHandoff = "handoff" // what an upstream takes at once is taken, for logins that are known
 )
 
 // sealKeySize is a SealKey without its base64, in octets.
@@ -77,9 +77,7 @@ func (v *validator) store() {
 	if v.DataDir == "" {
 		v.fail("data_dir", "is empty, write a directory that postern may write to")
 	}
-	if v.Store.Degraded != DegradedRefuse {
-		v.fail("store.degraded", "unknown value %q, write %q", v.Store.Degraded, DegradedRefuse)
-	}
+	v.degraded()
 	if v.Store.URL.Server() {
 		v.storeServer()
 	} else {
@@ -91,10 +89,25 @@ func (v *validator) store() {
 	v.storeSizes()
 }
 
+func (v *validator) degraded() {
+	switch v.Store.Degraded {
+	case DegradedRefuse:
+	case DegradedHandoff:
+		if !v.Store.URL.Server() {
+			v.fail("store.degraded", "%q is for a store at PostgreSQL; remove it with SQLite, which is never away",
+				DegradedHandoff)
+		} else if !slices.ContainsFunc(v.Listeners, func(l Listener) bool { return l.Handoff > 0 }) {
+			v.warn("store.degraded", "has no effect: no [[listener]] hands mail off, each has handoff = \"0s\"")
+		}
+	default:
+		v.fail("store.degraded", "unknown value %q, write %q or %q", v.Store.Degraded, DegradedRefuse, DegradedHandoff)
+	}
+}
+
 // noStoreServer tells of keys that SQLite has no use for. They may stand there already when somebody moves.
 func (v *validator) noStoreServer() {
 	for _, name := range []string{"password", "seal_key", "node", "degraded"} {
-		if key := "store." + name; v.doc.has(key) {
+		if key := "store." + name; v.doc.has(key) && v.Store.Degraded != DegradedHandoff {
 			v.warn(key, `has no effect with url = "sqlite": it is for a store at PostgreSQL; remove it unless you are `+
 				`about to move there`)
 		}

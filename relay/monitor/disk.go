@@ -61,6 +61,11 @@ func diskCondition(conf *config.Config, cause error, room relaystore.Room) alert
 		fix = "postern queue list says what waits and for what; end that, or raise max_size in [store] if the disk " +
 			"has the room"
 	}
+	if conf.Store.Degraded == config.DegradedHandoff && databaseAway(cause) {
+		c.Summary = fmt.Sprintf("New mail is taken only where an upstream takes it at once, else clients are "+
+			"answered %d: %s. %s What to do: %s.", code, why, meanwhile, fix)
+		return c
+	}
 	c.Summary = fmt.Sprintf("New mail is not taken, clients are answered %d: %s. %s What to do: %s.",
 		code, why, meanwhile, fix)
 	return c

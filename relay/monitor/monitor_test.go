@@ -20,7 +20,7 @@ func TestACheckThatPanics(t *testing.T) {
 	}
 	defer s.Close()
 	full := func() error { return queue.ErrFull }
-	m := stand(t, Options{Room: NewRoom(full, slog.New(slog.DiscardHandler)), Store: s, InForce: func() InForce {
+	m := stand(t, Options{Room: NewRoom(full, false, slog.New(slog.DiscardHandler)), Store: s, InForce: func() InForce {
 		return InForce{Config: &config.Config{}, Routes: &outbound.Routes{Upstreams: []*outbound.Upstream{nil}}}
 	}})
 	m.Room.Check()

@@ -15,6 +15,7 @@ import (
 // Room knows whether there is room for new mail.
 type Room struct {
 	writable func() error // of the store
+	handsOff bool         // mail is handed off while the database is away
 	log      *slog.Logger
 
 	full  atomic.Pointer[error] // why no new mail is taken, nil while it is
@@ -31,9 +32,10 @@ type shortage struct {
 // shortageLife is how long after a shortage room still counts as short.
 const shortageLife = time.Minute
 
-// NewRoom makes a Room. writable says why the store takes no new mail.
-func NewRoom(writable func() error, log *slog.Logger) *Room {
-	return &Room{writable: writable, log: log}
+// NewRoom makes a Room. writable says why the store takes no new mail; with handsOff some is taken while the database
+// is away.
+func NewRoom(writable func() error, handsOff bool, log *slog.Logger) *Room {
+	return &Room{writable: writable, handsOff: handsOff, log: log}
 }
 
 // replyAway refuses new mail while the database cannot be reached.
@@ -52,6 +54,9 @@ func (r *Room) Check() {
 	case err == nil && before != nil:
 		r.full.Store(nil)
 		r.log.Info("new mail is taken again")
+	case err != nil && before == nil && r.handsOff && databaseAway(err):
+		r.full.Store(&err)
+		r.log.Error("new mail is only handed off: what no upstream takes at once is refused", "code", code, "err", err)
 	case err != nil && before == nil:
 		r.full.Store(&err)
 		r.log.Error("no new mail is taken: clients are refused", "code", code, "err", err)
@@ -75,6 +80,20 @@ func (r *Room) Full() error {
 		return *err
 	}
 	return nil
+}
+
+// Away returns why the database is away, where mail is handed off then; nil: it is not, or no mail is.
+func (r *Room) Away() error {
+	if err := r.full.Load(); r.handsOff && err != nil && databaseAway(*err) {
+		return *err
+	}
+	return nil
+}
+
+// databaseAway reports whether nothing but the way to the database is the trouble. A node that another one has taken
+// over from sends nothing more.
+func databaseAway(err error) bool {
+	return errors.Is(err, relaystore.ErrAway) && !errors.Is(err, relaystore.ErrNodeName)
 }
 
 // Refused notes a message that was refused for lack of room. Just below the queue's bound, small messages still fit, so

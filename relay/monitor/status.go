@@ -41,7 +41,7 @@ func (m *Monitor) Status(ctx context.Context) *status.Report {
 	diskStatus(ctx, r, m.Store)
 	nodesStatus(ctx, r, m.Store)
 	if err := m.Room.Short(now); err != nil {
-		r.Disk.Refuses, r.Disk.Problem = m.Room.Full() != nil, mail.Reason(err)
+		r.Disk.Refuses, r.Disk.Problem = m.Room.Full() != nil && m.Room.Away() == nil, mail.Reason(err)
 	}
 	return r
 }

@@ -64,6 +64,9 @@ func (a *attempt) Attempt(
 		}
 	}()
 	groups := a.routes.groups(m)
+	if m.AllOrNone && len(groups) > 1 { // the routes have changed since somebody looked
+		return unattempted(m)
+	}
 	for i, group := range groups {
 		results = append(results, a.deliver(ctx, group)...)
 		if i < len(groups)-1 {
@@ -98,7 +101,7 @@ func (a *attempt) deliver(ctx context.Context, g group) []mail.Result {
 		}
 		sent := a.sendAs(ctx, slot, up, waiting)
 		results = mergeResults(results, passedOver(results, sent))
-		if waiting = failOver(sent); len(waiting) == 0 {
+		if waiting = failOver(sent); len(waiting) == 0 || a.message.AllOrNone && len(waiting) < len(g.pending) {
 			break
 		}
 		a.tell(results)
@@ -217,6 +220,7 @@ func (a *attempt) transaction(up *Upstream, pending []int) upstream.Transaction 
 		EightBit:   m.EightBit,
 		Received:   m.Received,
 		Left:       a.lease.Left,
+		AllOrNone:  m.AllOrNone,
 	}
 	for i := range m.Recipients {
 		tx.Envelope[i] = m.Recipients[i].To

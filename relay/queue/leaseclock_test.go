@@ -48,7 +48,7 @@ func TestLeaseEnds(t *testing.T) {
 		t.Errorf("extended too late: %v left", got)
 	}
 	l = run()
-	l.lose()
+	l.Lose()
 	l.extendAt(after(time.Minute), after(6*time.Minute))
 	if got := l.left(after(time.Minute)); got > 0 || l.ends(time.Hour) {
 		t.Errorf("lost: %v left, to be extended: %t", got, l.ends(time.Hour))

@@ -61,6 +61,9 @@ type Message struct {
 	// LeaseOwner and LeaseUntil are set while an attempt runs. A lease that ran out counts as none.
 	LeaseOwner string
 	LeaseUntil time.Time
+
+	// AllOrNone is of a message that cannot be stored: it goes to all recipients in one transaction, or to nobody.
+	AllOrNone bool
 }
 
 // Version tells one state of a message from those before: each attempt raises Attempts, and so does an outcome that

@@ -158,7 +158,7 @@ func (w storeWork) extend() {
 		err := w.store.Extend(w.s.hard, e.v, w.s.owner, until)
 		w.s.storeSaid(err, "extend", writes)
 		if errors.Is(err, ErrNotFound) { // it has ended, or another node has had the message
-			e.lease.lose()
+			e.lease.Lose()
 			continue
 		}
 		if failed = err; failed != nil {

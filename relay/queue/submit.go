@@ -136,7 +136,7 @@ func (q *Queue) Adopt(ctx context.Context, m *Message, c mail.Content, l *Lease,
 	tracked := q.sched.track(e)
 	err := q.opts.Store.Add(ctx, NewMessage{Message: m, Content: c})
 	if err != nil { // the client sends it again: what has not gone out yet must not
-		l.lose()
+		l.Lose()
 	}
 	if tracked {
 		go func() {
@@ -329,8 +329,8 @@ func (l *Lease) extendAt(now, until instant) {
 	l.begun, l.end = true, until
 }
 
-// lose ends a lease that is somebody else's.
-func (l *Lease) lose() {
+// Lose ends a lease for good: the message is somebody else's, or its client sends it again.
+func (l *Lease) Lose() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.over, l.lost = true, true

@@ -120,6 +120,10 @@ func (b *batch) only(id string) bool {
 }
 
 // The statements. Those of messages return which they changed.
+//
+// ANY and <> 0 leave the primary key as the only index that fits. When vacuum has found the queue empty, the planner
+// takes the table for one of no rows, and would read all that came or died since, for each batch. It takes the rows
+// that a statement changes for one, so that nothing is joined to them.
 const (
 	bulkMessages = `INSERT INTO message SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[],
 		$5::bytea[], $6::bigint[], $7::bytea[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bytea[])`
@@ -128,10 +132,11 @@ const (
 	bulkContent = `INSERT INTO content SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::bytea[])`
 	bulkRemove  = `WITH gone AS (
 			DELETE FROM message m USING unnest($1::bytea[], $2::bigint[], $3::bytea[]) AS f(id, attempts, owner)
-			WHERE m.id = f.id AND m.attempts = f.attempts AND m.lease_owner = f.owner AND m.lease_until > 0
+			WHERE m.id = ANY($1) AND m.id = f.id AND m.attempts = f.attempts AND m.lease_owner = f.owner
+				AND m.lease_until <> 0
 			RETURNING m.id, m.held
 		), body AS (
-			DELETE FROM message_body b USING gone WHERE b.id = gone.id RETURNING b.size
+			DELETE FROM message_body b WHERE b.id = ANY(ARRAY(SELECT id FROM gone)) RETURNING b.size
 		), counted AS (
 			UPDATE counter SET messages = messages - (SELECT count(*) FROM gone),
 				held = held - (SELECT count(*) FROM gone WHERE gone.held = 1),
@@ -143,26 +148,30 @@ const (
 				waiting_for = f.waiting_for, warned = f.warned, lease_owner = '', lease_until = 0
 			FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bytea[], $6::bigint[], $7::bytea[],
 				$8::bytea[]) AS f(id, attempts, owner, next, waiting_for, warned, recipients, last_reply)
-			WHERE m.id = f.id AND m.attempts = f.attempts AND m.lease_owner = f.owner AND m.lease_until > 0
+			WHERE m.id = ANY($1) AND m.id = f.id AND m.attempts = f.attempts AND m.lease_owner = f.owner
+				AND m.lease_until <> 0
 			RETURNING m.id, f.recipients, f.last_reply
 		), body AS (
-			UPDATE message_body b SET recipients = kept.recipients, last_reply = kept.last_reply
-			FROM kept WHERE b.id = kept.id
+			UPDATE message_body b SET (recipients, last_reply) =
+				(SELECT kept.recipients, kept.last_reply FROM kept WHERE kept.id = b.id)
+			WHERE b.id = ANY(ARRAY(SELECT id FROM kept))
 		) SELECT id FROM kept`
 	// What another node is just changing is not waited for: it is not the version that was seen any more.
 	bulkLease = `WITH free AS (
 			SELECT m.id, f.owner, f.attempts, f.until FROM message m
 			JOIN unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[])
 				AS f(id, attempts, owner, now, until, before) ON m.id = f.id
-			WHERE m.held = 0 AND (m.attempts = f.attempts AND m.lease_owner = f.before AND m.lease_until <= f.now
+			WHERE m.id = ANY($1) AND m.held = 0
+				AND (m.attempts = f.attempts AND m.lease_owner = f.before AND m.lease_until <= f.now
 				OR m.attempts = f.attempts + 1 AND m.lease_until > 0 AND m.lease_owner = f.owner)
 			FOR UPDATE OF m SKIP LOCKED
-		) UPDATE message m SET attempts = free.attempts + 1, lease_owner = free.owner, lease_until = free.until,
-			waiting_for = ''
-		FROM free WHERE m.id = free.id RETURNING m.id`
+		) UPDATE message m SET waiting_for = '', (attempts, lease_owner, lease_until) =
+				(SELECT free.attempts + 1, free.owner, free.until FROM free WHERE free.id = m.id)
+		WHERE m.id = ANY(ARRAY(SELECT id FROM free)) RETURNING m.id`
 	bulkExtend = `UPDATE message m SET lease_until = f.until
 		FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[]) AS f(id, attempts, owner, until)
-		WHERE m.id = f.id AND m.attempts = f.attempts AND m.lease_owner = f.owner AND m.lease_until > 0 RETURNING m.id`
+		WHERE m.id = ANY($1) AND m.id = f.id AND m.attempts = f.attempts AND m.lease_owner = f.owner
+			AND m.lease_until <> 0 RETURNING m.id`
 	bulkEvents = `INSERT INTO event SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[],
 		$5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[])`
 	bulkShare = "SELECT pg_advisory_xact_lock_shared(1347638350, 3)" // see server.settled

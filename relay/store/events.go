@@ -103,6 +103,9 @@ func (s *Store) appendEvents(ctx context.Context, events []trace.Event, lazy boo
 	case errors.Is(err, errDoubt):
 		s.doubted.note(rows)
 	}
+	if errors.Is(err, ErrAway) {
+		err = fmt.Errorf("%w: %w", trace.ErrSinkAway, err)
+	}
 	return wrap(err, "append events")
 }
 

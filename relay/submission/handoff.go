@@ -2,6 +2,7 @@ package submission
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -15,11 +16,19 @@ import (
 	"postern/relay/trace"
 )
 
-// handOff makes the first attempt while the client waits, if the listener wants it and an upstream has a free slot now.
-// Otherwise, or if there is no final verdict in time, the message becomes durable. The reply is the truth: 250 only
-// when the upstream or the store has the message. A message that needs more than one transaction is stored first: the
-// queue records which parts were taken, so that a crash between two repeats neither.
-func (u *submission) handOff(ctx context.Context) (mail.Reply, error) {
+// handOff hands the message off, or makes it durable where that may be had.
+func (s *Service) handOff(ctx context.Context, u *submission) (mail.Reply, error) {
+	if !u.local && s.Room.Away() == nil {
+		return u.handOffOrQueue(ctx)
+	}
+	return s.handOffOnly(ctx, u)
+}
+
+// handOffOrQueue makes the first attempt while the client waits, if the listener wants it and an upstream has a free
+// slot now. Otherwise, or if there is no final verdict in time, the message becomes durable. The reply is the truth:
+// 250 only when the upstream or the store has the message. A message that needs more than one transaction is stored
+// first: the queue records which parts were taken, so that a crash between two repeats neither.
+func (u *submission) handOffOrQueue(ctx context.Context) (mail.Reply, error) {
 	m, wait := u.message, u.session.listener.Handoff.Std()
 	if wait <= 0 || m.Held || u.service.Outbound.InParts(m) {
 		return u.enqueue(ctx)
@@ -47,6 +56,111 @@ func (u *submission) handOff(ctx context.Context) (mail.Reply, error) {
 	return u.adopt(ctx, lease, results, slot.Release)
 }
 
+// While the database is away nothing can be queued (decision 0050). A message is taken all the same if an upstream
+// takes it while the client waits, for all its recipients by one reply: what is left of one could not be kept.
+
+// handOffFor is how long an upstream has to get such a message whole, where listeners want a verdict sooner. Nothing
+// else can be done with it, and clients wait for some minutes.
+const handOffFor = time.Minute
+
+// Such a message waits so long for a slot, and asks for one so often. It cannot wait in the queue.
+const (
+	slotPatience = 10 * time.Second
+	askForSlot   = 100 * time.Millisecond
+)
+
+// handOffOnly is handOffOrQueue for a message that cannot be kept. Its reply is the upstream's: 250 where all
+// recipients have it, 5yz where it is refused for good for all of them. Else the client keeps the message, and is told
+// to come back.
+func (s *Service) handOffOnly(ctx context.Context, u *submission) (mail.Reply, error) {
+	m := u.message
+	if err := s.needsQueue(m, u.session.listener.Handoff > 0); err != nil {
+		return mail.Reply{}, mail.Refuse(replyNotNow, err)
+	}
+	m.AllOrNone = true
+	slot := s.slotSoon(m)
+	if slot == nil {
+		return mail.Reply{}, mail.Refuse(replyNotNow, errors.New("no upstream has a free slot, or all are paused"))
+	}
+	defer slot.Release()
+	m.Attempts = 1
+	return u.verdict(ctx, s.await(slot, u))
+}
+
+// needsQueue returns why the message cannot be handed off now, whatever an upstream says of it.
+func (s *Service) needsQueue(m *queue.Message, handsOff bool) error {
+	switch {
+	case !handsOff:
+		return errors.New("the listener hands nothing off")
+	case m.Held:
+		return errors.New("the message is to be held")
+	case s.Outbound.InParts(m):
+		return errors.New("its recipients do not fit into one transaction")
+	case mayOweReport(m):
+		return errors.New("its sender wants a report of success")
+	}
+	return nil
+}
+
+// mayOweReport reports whether a delivery may oblige us to a report, which nobody could keep.
+func mayOweReport(m *queue.Message) bool {
+	for _, r := range m.Recipients {
+		if r.Notify&mail.NotifySuccess != 0 && !m.Envelope.From.IsNull() {
+			return true
+		}
+	}
+	return false
+}
+
+// slotSoon waits for a slot; nil: there is none soon. What is queued cannot leave, so that nobody is overtaken.
+func (s *Service) slotSoon(m *queue.Message) queue.Slot {
+	tick := time.NewTicker(askForSlot)
+	defer tick.Stop()
+	for end := time.Now().Add(slotPatience); ; {
+		now := time.Now()
+		slot, wait := s.Outbound.ReserveNow(now, m)
+		if slot != nil || now.After(end) || wait.Until.After(end) {
+			return slot
+		}
+		select {
+		case <-tick.C:
+		case <-s.Stopping:
+			return nil
+		}
+	}
+}
+
+// await makes the attempt of a message that cannot be kept, and waits for its end. What takes too long is broken off
+// before the upstream has the whole message, and waited for behind that: only the upstream knows then.
+func (s *Service) await(slot queue.Slot, u *submission) []mail.Result {
+	lease := new(queue.Lease)
+	results := s.attempt(slot, u, lease)
+	timer := time.NewTimer(max(u.session.listener.Handoff.Std(), handOffFor))
+	defer timer.Stop()
+	select {
+	case r := <-results:
+		return r
+	case <-timer.C:
+	case <-s.Stopping:
+	}
+	lease.Lose()
+	return <-results
+}
+
+// notTaken says what became of a message that the client keeps.
+func notTaken(m *queue.Message, results []mail.Result) error {
+	if len(results) == 0 {
+		return errors.New("the attempt had no result")
+	}
+	worst := results[0]
+	for _, r := range results {
+		if r.Class.Permanent() {
+			worst = r
+		}
+	}
+	return fmt.Errorf("%s said of %s: %s", worst.Upstream, m.Recipients[worst.Recipient].To, worst.Reply)
+}
+
 // attempt begins an attempt that outlives the session if it must. Wait waits for it.
 func (s *Service) attempt(slot queue.Slot, u *submission, lease *queue.Lease) <-chan []mail.Result {
 	m, content, octets := u.message, u.content, u.octets
@@ -72,6 +186,8 @@ func (u *submission) verdict(ctx context.Context, results []mail.Result) (mail.R
 		u.accepted("handed off", reply, time.Now())
 		u.traceResults(results)
 		return reply, nil
+	case m.AllOrNone: // nobody has it, or nobody knows
+		return mail.Reply{}, mail.Refuse(replyNotNow, notTaken(m, results))
 	}
 	at := time.Now()
 	return u.durable(at, u.service.Queue.SubmitAfter(ctx, m, u.content, results))

@@ -26,7 +26,7 @@ func (u *submission) takeLimits(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	u.refund = verdict.Refund
+	u.refund, u.local = verdict.Refund, verdict.Local
 	if verdict.OK {
 		return nil
 	}

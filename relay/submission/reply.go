@@ -16,10 +16,12 @@ var (
 	replySender    = mail.R(250, "2.1.0", "sender ok")
 	replyRecipient = mail.R(250, "2.1.5", "recipient ok")
 	replyLocal     = mail.R(451, "4.3.0", "local trouble, the message was not taken; try again later")
-	replyFull      = mail.R(452, "4.3.1", "no room to keep the message safely; try again later")
-	replyStopping  = mail.R(421, "4.3.2", "the service is going down; try again later")
-	replyCut       = mail.R(421, "4.4.2", "the transfer was cut and nothing was taken; send the message again")
-	replyLoop      = mail.R(554, "5.4.6", "the message has passed through more than %d servers: "+
+	replyNotNow    = mail.R(451, "4.3.0",
+		"the database of this server is away, and no upstream took the message at once; try again later")
+	replyFull     = mail.R(452, "4.3.1", "no room to keep the message safely; try again later")
+	replyStopping = mail.R(421, "4.3.2", "the service is going down; try again later")
+	replyCut      = mail.R(421, "4.4.2", "the transfer was cut and nothing was taken; send the message again")
+	replyLoop     = mail.R(554, "5.4.6", "the message has passed through more than %d servers: "+
 		"this is a mail loop, look for a rule that forwards it back", maxHops)
 	replyNoAuthor = mail.R(550, "5.6.0",
 		"the message names no author, and its reverse-path cannot stand in for one; give it a From field")

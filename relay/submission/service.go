@@ -63,6 +63,8 @@ type Accounts interface {
 type Room interface {
 	// Full returns nil while there is room for any message, else why there is none.
 	Full() error
+	// Away returns why the database is away while mail may be handed off all the same, else nil.
+	Away() error
 	// Refused hears of each refusal: a large message may not fit where small ones do.
 	Refused(mail.Reply, error)
 }

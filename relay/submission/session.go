@@ -207,7 +207,7 @@ func (s *session) Mail(ctx context.Context, env mail.Envelope) mail.Reply {
 	if err := s.renew(ctx); err != nil {
 		return s.events.reject(env.From, "", replyFor(err), err)
 	}
-	if err := s.service.Room.Full(); err != nil {
+	if err := s.service.Room.Full(); err != nil && !s.handsOff() {
 		reply, own := mail.ReplyFor(err)
 		if !own {
 			reply = replyFull
@@ -229,6 +229,11 @@ func (s *session) Mail(ctx context.Context, env mail.Envelope) mail.Reply {
 	}
 	s.envelope = &env
 	return replySender
+}
+
+// handsOff reports whether the session's next message may be taken although it cannot be kept.
+func (s *session) handsOff() bool {
+	return s.service.Room.Away() != nil && s.listener.Handoff > 0 && s.waiver.by != byLearning
 }
 
 // Rcpt adds a recipient. wire has counted them.

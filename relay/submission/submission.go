@@ -35,6 +35,7 @@ type submission struct {
 	notes     []string // what was changed and why, for log and trace; none for ordinary mail
 	hold      string   // why the message is to be held, "" if it is not
 	refund    func()   // gives back what was taken of the limits
+	local     bool     // the limits were counted here alone: it must not be queued
 
 	message *queue.Message // completed
 	content mail.Content   // of message
@@ -51,7 +52,7 @@ func (u *submission) run(ctx context.Context) (mail.Reply, error) {
 		}
 	}
 	u.complete()
-	reply, err := u.handOff(ctx)
+	reply, err := u.service.handOff(ctx, u)
 	if err != nil && !replyFor(err).Permanent() {
 		u.refund() // our own trouble costs nobody's allowance
 	}

@@ -1,10 +1,10 @@
 // Package trace records what happened: one Event for everything that concerns a message or a refused session, from the
 // first refused connection to the upstream's verbatim reply.
 //
-// Failure semantics: recording never holds up mail. Events wait in a bounded buffer and are written in batches; if the
-// buffer is full or the store fails, events are dropped, counted and logged once. A crash loses the last events, never
-// a message. Refusals have a buffer of their own and a rate limit for each login and client network, above which they
-// are only counted: nobody can push out the events of others.
+// Failure semantics: recording never holds up mail. Events wait in a bounded buffer and are written in batches, also
+// while the store cannot be reached; if the buffer is full or the store refuses them, events are dropped, counted and
+// logged once. A crash loses the last events, never a message. Refusals have a buffer of their own and a rate limit for
+// each login and client network, above which they are only counted: nobody can push out the events of others.
 package trace
 
 import (

@@ -3,6 +3,7 @@ package trace
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -11,10 +12,13 @@ import (
 	"postern/internal/logline"
 )
 
-// Sink stores events. AppendEvents commits all of them or none.
+// Sink stores events. AppendEvents commits all of them or none. An error that is ErrSinkAway is about the sink alone.
 type Sink interface {
 	AppendEvents(ctx context.Context, events []Event) error
 }
+
+// ErrSinkAway says that the sink could not be reached: the events wait until it can, as many as there is room for.
+var ErrSinkAway = errors.New("the trace cannot be reached")
 
 // promptSink is a Sink whose AppendEvents may wait, and that can also write at once.
 type promptSink interface {
@@ -291,7 +295,11 @@ func (r *Recorder) written(ctx context.Context, b batch, err error) error {
 		r.failing = true
 		r.log.Error("the trace cannot be written", "error", err)
 	}
-	if r.tries >= maxTries {
+	switch {
+	case r.tries < maxTries:
+	case errors.Is(err, ErrSinkAway):
+		r.tries = maxTries - 1 // whichever events these are, they would be refused
+	default:
 		r.tries = 1
 		r.removeLocked(b)
 		r.dropLocked(b.mail+b.refusals, "the sink refused them too often")

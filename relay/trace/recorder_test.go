@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -382,5 +383,28 @@ func TestEverythingIsCounted(t *testing.T) {
 		if counts[Accepted] != n || counts[AuthFail] != n || counts[Delivered] != 1 || len(counts) != 3 {
 			t.Errorf("%v", counts)
 		}
+	})
+}
+
+// Events wait for a store that cannot be reached, however long, as far as there is room for them.
+func TestRecorderWaitsForSinkThatIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &memorySink{fail: fmt.Errorf("append events: %w", ErrSinkAway)}
+		r, end := running(sink, nil)
+		for i := range bufferSize + 1 {
+			r.Record(Event{Kind: Delivered, Attempt: i})
+		}
+		time.Sleep(24 * time.Hour)
+		if calls, _ := sink.writes(); calls < maxTries {
+			t.Fatalf("only %d writes were tried", calls)
+		}
+		if n := r.Dropped(); n != 1 {
+			t.Errorf("%d dropped, want the one that there was no room for", n)
+		}
+		sink.set(nil)
+		time.Sleep(maxRetryEvery)
+		synctest.Wait()
+		wantOrder(t, sink.attempts(), bufferSize)
+		end()
 	})
 }

@@ -79,6 +79,9 @@ type Transaction struct {
 	Last   bool
 	// Received is when it was submitted: what has its Message-ID and is older is another message. Zero: not known.
 	Received time.Time
+	// AllOrNone: the message goes to all recipients by one reply, or to nobody. Where the provider would take it for
+	// some alone, it defers for all others.
+	AllOrNone bool
 	// Left is how long the message is still ours to send; see Spare. nil: for good.
 	Left func() time.Duration
 	// Taken is called between two transactions of one message, with the results so far of the recipients that it was

@@ -38,7 +38,8 @@ func measure(ctx context.Context) (bool, error) {
 	flag.Float64Var(&o.Scale, "scale", 1, "of the numbers of messages")
 	flag.StringVar(&cases, "cases", "",
 		"only these, separated by commas: reused,fresh,large,far,idle,syncs,backlog,search")
-	flag.StringVar(&systems, "systems", "", "only these, separated by commas: postfix,postern,postern-queued")
+	flag.StringVar(&systems, "systems", "", "only these, separated by commas: "+
+		"postfix,postern,postern-queued,postgres,postgres-queued,nodes,nodes-queued")
 	flag.IntVar(&o.Idle, "idle", 1000, "idle connections")
 	flag.IntVar(&o.Backlog, "backlog", 200000, "queued messages")
 	flag.StringVar(&result, "json", "", "write every figure to this `file`")
@@ -53,7 +54,7 @@ func measure(ctx context.Context) (bool, error) {
 	if systems != "" {
 		o.Systems = strings.Split(systems, ",")
 	}
-	if o.Binary == "" && (systems == "" || strings.Contains(systems, "postern")) {
+	if o.Binary == "" && systems != "postfix" {
 		dir, err := os.MkdirTemp("", "postern-build-")
 		if err != nil {
 			return false, err

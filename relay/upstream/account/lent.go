@@ -22,7 +22,8 @@ func (m *meter) within(now time.Time) int64 {
 }
 
 // ask is what a meter wants: while the account is used, twice what was sent lately and one for each slot, or a
-// twentieth of all; one at least, also for an account that is to be warm. waited: whoever asked for more has had time to take it.
+// twentieth of all; one at least, also for an account that is to be warm. waited: whoever asked for more has had time
+// to take it.
 func (m *meter) ask(active, warm, waited bool, slots int64) rateAsk {
 	if waited && m.ready() >= m.lent.need {
 		m.lent.need = 0

@@ -251,8 +251,8 @@ func (p *party[H]) over(a *account[H]) {
 	a.shed(now)
 }
 
-// adopt makes the breaker what another node has found. A wait that is older than this table is over for all nodes, up to
-// one probe, as after every start: what was wrong may have been mended. That a quota is used up cannot be.
+// adopt makes the breaker what another node has found. A wait that is older than this table is over for all nodes, up
+// to one probe, as after every start: what was wrong may have been mended. That a quota is used up cannot be.
 func (p *party[H]) adopt(a *account[H], now time.Time, c *clock, first bool) {
 	l, h := a.lease, &a.lease.known.Hold
 	l.epoch, l.dirty, l.spent = h.Epoch, false, h.Spent

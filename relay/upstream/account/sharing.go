@@ -89,8 +89,8 @@ func (s *Sharing) kick() {
 	}
 }
 
-// Begin exchanges once, so that what tables want to have ready is leased where other nodes do not have it. What fails is
-// logged, and Run tries again.
+// Begin exchanges once, so that what tables want to have ready is leased where other nodes do not have it. What fails
+// is logged, and Run tries again.
 func (s *Sharing) Begin(ctx context.Context) { _ = s.exchange(ctx) }
 
 // Run exchanges until ctx ends. It is to end after the tables have been closed, so that what they leased is given back.
@@ -144,15 +144,17 @@ func (s *Sharing) round(ctx context.Context) (again bool, err error) {
 	if len(drafts) == 0 {
 		return false, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, swapTimeout)
+	bounded, cancel := context.WithTimeout(ctx, swapTimeout)
 	defer cancel()
 	sent := time.Now()
-	answers, at, err := s.shared.Swap(ctx, rows)
+	answers, at, err := s.shared.Swap(bounded, rows)
 	got := time.Now()
 	if err == nil && len(answers) != len(rows) {
 		err = fmt.Errorf("%d rows got %d answers", len(rows), len(answers))
 	}
-	s.tell(err)
+	if ctx.Err() == nil { // else we end
+		s.tell(err)
+	}
 	if err != nil {
 		for _, d := range drafts {
 			d.m.lost(d)

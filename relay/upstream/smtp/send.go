@@ -193,8 +193,12 @@ func (a *attempt) transact(ctx context.Context, c *conn) (over bool) {
 	if c.rcptLearned > 0 {
 		n = min(n, c.rcptLearned)
 	}
+	if a.t.AllOrNone && n < len(a.results) { // the upstream does not take some of them, or not all at once
+		a.fail(a.pending, notForAll(mail.StageRcpt))
+		return true
+	}
 	n, wait := a.slot.Claim(ctx, n)
-	if n == 0 {
+	if n == 0 || a.t.AllOrNone && n < len(a.results) {
 		a.fail(a.pending, noRoom(c.u.cfg.Name, wait))
 		return true
 	}
@@ -313,6 +317,12 @@ func (a *attempt) note(v account.Verdict, f *fault) {
 func noRoom(name string, wait time.Duration) *fault {
 	return &fault{stage: mail.StageMail, class: mail.Deferral, ours: true, retryAfter: wait,
 		reply: mail.R(451, "4.4.5", "the rates of upstream %s leave no room now", name)}
+}
+
+// notForAll: somebody else is not accepted, and the message may not go without them.
+func notForAll(stage mail.Stage) *fault {
+	return &fault{stage: stage, class: mail.Deferral, ours: true,
+		reply: mail.R(451, "4.3.0", "not sent, since the upstream does not take it for all recipients at once")}
 }
 
 // signFault: there is no unsigned send, and no bounce for a key of ours.

@@ -89,6 +89,13 @@ func (x *transaction) pipelined() {
 	p := getBuffer()
 	b := x.appendCommands((*p)[:0])
 	switch {
+	case x.t.AllOrNone && len(x.batch) > 1:
+		if x.write(b); x.readReplies() && x.forAll() {
+			x.write(append(b[:0], "DATA\r\n"...))
+			if x.startData() {
+				x.data(b[:0])
+			}
+		}
 	case !x.c.ext.chunking:
 		x.write(append(b, "DATA\r\n"...))
 		if x.readReplies() && x.startData() {
@@ -124,7 +131,7 @@ func (x *transaction) oneByOne() {
 			return
 		}
 	}
-	if x.accepted == 0 {
+	if x.accepted == 0 || !x.forAll() {
 		return
 	}
 	x.write(append(b, "DATA\r\n"...))
@@ -241,6 +248,14 @@ func (x *transaction) rcpt(i int, r mail.Reply) bool {
 		x.blame = f
 	}
 	return true
+}
+
+// forAll reports whether the message may be sent to those who were accepted.
+func (x *transaction) forAll() bool {
+	if x.t.AllOrNone && x.accepted < len(x.batch) && x.fault == nil && !x.again {
+		x.fail(notForAll(mail.StageRcpt))
+	}
+	return x.fault == nil && !x.again
 }
 
 // startData takes the reply to DATA. true: the message is due now.
