@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -192,7 +193,7 @@ type provider struct {
 	nodes    map[int]string // by number of the connection
 	arrivals []*arrival
 	tried    map[string]bool // recipients whose message has come, taken or not
-	open     map[string]int  // connections
+	open     map[int]string  // connections that are logged in, and whose
 	delay    atomic.Int64    // of answers
 	mostOpen int
 }
@@ -205,7 +206,7 @@ type arrival struct {
 
 func newProvider(t *testing.T, cert testkit.Cert) *provider {
 	t.Helper()
-	p := &provider{nodes: map[int]string{}, open: map[string]int{}, tried: map[string]bool{},
+	p := &provider{nodes: map[int]string{}, open: map[int]string{}, tried: map[string]bool{},
 		tormentor: &tormentor{rnd: rand.New(rand.NewPCG(1, 2)), unanswered: map[string]bool{}}}
 	p.fake = fakesmtp.New(fakesmtp.Config{TLS: cert.Server(), Extensions: fakesmtp.Full, Mechanisms: []string{"PLAIN"},
 		Users: map[string]string{"relay": "upstream secret"}, Hook: p.see, Closed: p.closed,
@@ -227,12 +228,8 @@ func (p *provider) see(s *fakesmtp.Session, verb, line string) fakesmtp.Action {
 	case verb == "EHLO":
 		p.nodes[s.Number] = nodeOf(line)
 	case verb == "AUTH":
-		p.open[p.nodes[s.Number]]++
-		sum := 0
-		for _, n := range p.open {
-			sum += n
-		}
-		p.mostOpen = max(p.mostOpen, sum)
+		p.open[s.Number] = p.nodes[s.Number]
+		p.mostOpen = max(p.mostOpen, len(p.open))
 	case verb == fakesmtp.Content, verb == fakesmtp.Chunk && strings.HasSuffix(line, " LAST"):
 		if s.Taken > taken || a == (fakesmtp.Action{}) && len(m.To) > 0 {
 			p.arrivals = append(p.arrivals, &arrival{Message: m, node: p.nodes[s.Number], id: idOf(m.Data),
@@ -248,9 +245,15 @@ func (p *provider) see(s *fakesmtp.Session, verb, line string) fakesmtp.Action {
 func (p *provider) closed(s *fakesmtp.Session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.User != "" {
-		p.open[p.nodes[s.Number]]--
-	}
+	delete(p.open, s.Number)
+}
+
+// stopped leaves the connections of a node out of account that stands still: it cannot close them when its lease of
+// them runs out.
+func (p *provider) stopped(node string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.open, func(_ int, n string) bool { return n == node })
 }
 
 func nodeOf(line string) string {
@@ -405,6 +408,7 @@ var faults = []fault{
 	}},
 	{"stopped for longer than its leases", func(c *chaos, n *node) func() {
 		n.process.Signal(syscall.SIGSTOP)
+		c.provider.stopped(n.name)
 		c.expire(n)
 		return func() { n.process.Signal(syscall.SIGCONT) }
 	}},
