@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"strconv"
@@ -39,6 +40,7 @@ changes nothing.`,
 			signal.Notify(hup, syscall.SIGHUP)
 			defer signal.Stop(hup)
 			path := c.Path()
+			sockets := inheritSockets(log)
 			srv, err := relay.New(cmd.Context(), relay.Options{
 				Poll:   a.poll,
 				Config: c,
@@ -46,6 +48,7 @@ changes nothing.`,
 				Load:   func() (*config.Config, error) { return config.Load(path) },
 				DNS:    a.dns,
 				Ready:  func() { notify(daemon.SdNotifyReady) }, Version: readBuild().Version,
+				Inherited: sockets, HandOver: func(all []net.Listener) { handOver(log, all) },
 			})
 			if err != nil {
 				return err
