@@ -1,9 +1,7 @@
 package deploy
 
 import (
-	"crypto/tls"
 	"fmt"
-	"net/smtp"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -184,38 +182,13 @@ func (m *machine) leaveMail() {
 	password, _, _ = strings.Cut(password, `"`)
 	p := m.serve() // as the service, on what root has just made
 	p.WaitLog("msg=ready")
-	c, err := smtp.Dial(address)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	defer c.Close()
-	if err := c.StartTLS(&tls.Config{InsecureSkipVerify: true}); err != nil { // self-signed
-		m.t.Fatal(err)
-	}
-	if err := c.Auth(smtp.PlainAuth("", "anna@example.com", password, "127.0.0.1")); err != nil {
-		m.t.Fatal(err)
-	}
-	if err := submit(c); err != nil {
-		m.t.Fatal(err)
+	sent := testkit.Swaks(m.t, testkit.Submission{Server: address, TLS: testkit.StartTLS, Login: "anna@example.com",
+		Password: password, From: "anna@example.com", To: []string{"bob@example.net"},
+		Message: []byte("From: anna@example.com\r\nSubject: kept\r\n\r\nBody\r\n")})
+	if !sent.OK {
+		m.t.Fatal(sent.Text)
 	}
 	p.Stop()
-}
-
-func submit(c *smtp.Client) error {
-	if err := c.Mail("anna@example.com"); err != nil {
-		return err
-	}
-	if err := c.Rcpt("bob@example.net"); err != nil {
-		return err
-	}
-	w, err := c.Data()
-	if err != nil {
-		return err
-	}
-	if _, err := fmt.Fprint(w, "From: anna@example.com\r\nSubject: kept\r\n\r\nBody\r\n"); err != nil {
-		return err
-	}
-	return w.Close()
 }
 
 // dpkg is Debian's own, on the records of the machine.
@@ -316,7 +289,8 @@ func TestRPM(t *testing.T) {
 	}
 	do("-e", "postern")
 	m.expectAsked("systemctl --no-reload disable --now postern.service", "systemctl daemon-reload")
-	if m.exists("/usr/bin/postern") || !m.exists("/etc/postern/relay.toml") || !m.exists("/var/lib/postern/postern.db") {
+	if m.exists("/usr/bin/postern") || !m.exists("/etc/postern/relay.toml") ||
+		!m.exists("/var/lib/postern/postern.db") {
 		t.Error("removing leaves the program, or takes the configuration or mail")
 	}
 }
