@@ -41,7 +41,7 @@ func TestUnit(t *testing.T) {
 		"Restart":               "on-failure",
 		"RestartSec":            "5s",
 		"ExecStart":             "/usr/bin/postern serve --config /etc/postern/relay.toml",
-		"ExecStartPre":          "/usr/bin/postern check --config /etc/postern/relay.toml",
+		"ExecStartPre":          "/usr/bin/postern check --starting --config /etc/postern/relay.toml",
 		"ConditionPathExists":   "/etc/postern/relay.toml",
 		"User":                  "postern",
 		"StateDirectory":        "postern",
@@ -56,8 +56,9 @@ func TestUnit(t *testing.T) {
 			t.Errorf("%s=%q, want %q", key, got[key], want)
 		}
 	}
-	if want := []string{got["ExecStartPre"][0], "/bin/kill -HUP $MAINPID"}; !slices.Equal(got["ExecReload"], want) {
-		t.Errorf("ExecReload=%q, want %q", got["ExecReload"], want)
+	reload := []string{"/usr/bin/postern check --config /etc/postern/relay.toml", "/bin/kill -HUP $MAINPID"}
+	if !slices.Equal(got["ExecReload"], reload) {
+		t.Errorf("ExecReload=%q, want %q", got["ExecReload"], reload)
 	}
 	if !strings.Contains(read(t, "postern.sysusers"), "\nu postern - ") {
 		t.Error("the user of the unit is not made")

@@ -116,6 +116,7 @@ func TestRestartRefusesNobody(t *testing.T) {
 		m.told("FDSTORE=1")
 	}
 	o.write("relay.toml", string(config))
+	o.postern("", "check", "--starting") // as the unit does, while systemd has the sockets
 	waiting, err := net.Dial("tcp", o.address)
 	if err != nil {
 		t.Fatalf("between two daemons: %v", err)

@@ -108,7 +108,8 @@ type checkView struct {
 }
 
 func (a *app) checkCommand() *cobra.Command {
-	return withJSON(&cobra.Command{
+	starting := false
+	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Validate the configuration, certificates and keys without starting",
 		Args:  exactly(0),
@@ -117,7 +118,11 @@ func (a *app) checkCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, problems := check.Config(cmd.Context(), path)
+			look := check.Config
+			if starting {
+				look = check.ButAddresses
+			}
+			c, problems := look(cmd.Context(), path)
 			if asJSON(cmd) {
 				view := checkView{File: path, OK: len(problems) == 0, Problems: append([]config.Problem{}, problems...),
 					Warnings: []config.Problem{}}
@@ -142,7 +147,10 @@ func (a *app) checkCommand() *cobra.Command {
 				plural(int64(len(c.Upstreams)), "upstream"))
 			return nil
 		},
-	})
+	}
+	cmd.Flags().BoolVar(&starting, "starting", false,
+		"just before serve, for units: not whether addresses are in use, which systemd may keep open during a restart")
+	return withJSON(cmd)
 }
 
 // warningsNow are those of check, with the sources of logins that cannot be reached now.
