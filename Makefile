@@ -7,13 +7,16 @@ BENCHFLAGS ?=
 # syntax: what Go's rules for pointers say of it is not ours to find out, at five times the cost.
 RACE = GORACE=atexit_sleep_ms=20 $(GO) test -race -gcflags=modernc.org/...=-d=checkptr=0
 
-.PHONY: help build demo test check bench bench-quick bench-postgres bench-tools docs pictures fuzz clean
+.PHONY: help build packages demo test check bench bench-quick bench-postgres bench-tools docs pictures fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## bin/postern, static
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/postern ./cmd/postern
+
+packages: ## dist/: deb, rpm and apk for amd64 and arm64, what is in them, SHA256SUMS
+	./scripts/packages
 
 demo: ## the whole path of a message on loopback
 	@echo "Go compiles Postern, which takes about a minute the first time."
@@ -55,5 +58,5 @@ pictures: ## those of docs/console.md, made by the tests of the pages in Chromiu
 fuzz: ## every fuzz target for FUZZTIME (20s)
 	./scripts/fuzz $(FUZZTIME)
 
-clean: ## removes what build made
-	rm -rf bin
+clean: ## removes what build and packages made
+	rm -rf bin dist

@@ -44,9 +44,10 @@ type listeners struct {
 	log        *slog.Logger
 	clients    sync.WaitGroup
 
-	mu     sync.Mutex // guards what follows
-	all    map[string]*listener
-	closed bool // the node is drained: there are none, whatever the configuration says
+	mu        sync.Mutex // guards what follows
+	all       map[string]*listener
+	closed    bool      // the node is drained: there are none, whatever the configuration says
+	inherited inherited // until bind
 }
 
 // bind opens the listeners of a configuration: all or none. None accepts before serveAll. A node that is drained opens
@@ -56,11 +57,12 @@ func (ls *listeners) bind(c *config.Config, drained bool) error {
 	ls.closed = drained
 	ls.mu.Unlock()
 	opened, err := ls.openNew(c)
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.inherited.end()
 	if err != nil {
 		return err
 	}
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
 	ls.all = make(map[string]*listener)
 	for _, l := range opened {
 		ls.all[l.Name] = l
@@ -81,10 +83,13 @@ func (ls *listeners) openNew(c *config.Config) ([]*listener, error) {
 		if old := ls.all[block.Name]; old != nil && old.Address == block.Address {
 			continue
 		}
-		socket, err := net.Listen("tcp", block.Address)
-		if err != nil {
-			closeAll(opened)
-			return nil, fmt.Errorf("listener %s: %w", block.Name, err)
+		socket := ls.inherited.take(block.Address)
+		if socket == nil {
+			var err error
+			if socket, err = net.Listen("tcp", block.Address); err != nil {
+				closeAll(opened)
+				return nil, fmt.Errorf("listener %s: %w", block.Name, err)
+			}
 		}
 		opened = append(opened, &listener{Listener: block, socket: socket, wire: wire.NewServer(ls.options(c, block))})
 	}
@@ -253,6 +258,15 @@ func (ls *listeners) now() []*listener {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	return slices.Collect(maps.Values(ls.all))
+}
+
+// sockets are those that listen now.
+func (ls *listeners) sockets() []net.Listener {
+	var all []net.Listener
+	for _, l := range ls.now() {
+		all = append(all, l.socket)
+	}
+	return all
 }
 
 // connections counts client connections by listener.

@@ -51,9 +51,14 @@ type Options struct {
 	// Load reads the configuration again for a reload; nil: it cannot change.
 	Load func() (*config.Config, error)
 	// Ready is called once when every listener accepts.
-	Ready   func()
-	Version string         // for postern status
-	DNS     keyring.Lookup // for DKIM keys; nil: they are not looked for, and new ones wait
+	Ready func()
+	// Inherited are sockets that listen already. A [[listener]] takes over that of its address; the others are closed.
+	Inherited []net.Listener
+	// HandOver is called when an orderly shutdown begins, with the sockets of all listeners, before they are closed:
+	// the next daemon may inherit them. nil: it does not. Nodes at one database have others that take their clients.
+	HandOver func([]net.Listener)
+	Version  string         // for postern status
+	DNS      keyring.Lookup // for DKIM keys; nil: they are not looked for, and new ones wait
 	// Poll, required, is how often it looks for what others changed: accounts, keys, the queue, files.
 	Poll time.Duration
 }
@@ -179,7 +184,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	})
 	s.listeners = &listeners{submission: s.submission, certs: s.certs, companion: s.companion,
 		sessions: s.deliveries, log: s.log, withheld: s.accounts.keys.withheld,
-		fail: func(err error) { s.fail(err) }}
+		fail: func(err error) { s.fail(err) }, inherited: s.options.Inherited}
 	if err := s.newPages(ctx, c); err != nil {
 		return nil, err
 	}
@@ -334,6 +339,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	s.log.Info("shutting down")
 	close(s.draining)
 	s.stopReloads()
+	s.handOver(ctx)
 	s.listeners.shutdown()
 	// Hand-offs whose clients are gone may end like those of the queue, then they are cut: an attempt cut
 	// before its final dot has done nothing, one behind it says that its outcome is unknown.
@@ -350,6 +356,14 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return cause
 	}
 	return nil
+}
+
+// handOver leaves the sockets of a server that ends in good order to the next.
+func (s *Server) handOver(ctx context.Context) {
+	if s.options.HandOver == nil || s.config().Store.URL.Server() || !errors.Is(context.Cause(ctx), context.Canceled) {
+		return
+	}
+	s.options.HandOver(s.listeners.sockets())
 }
 
 // background is what works beside the queue and the listeners, until the shutdown is over.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"strconv"
@@ -39,6 +40,7 @@ changes nothing.`,
 			signal.Notify(hup, syscall.SIGHUP)
 			defer signal.Stop(hup)
 			path := c.Path()
+			sockets := inheritSockets(log)
 			srv, err := relay.New(cmd.Context(), relay.Options{
 				Poll:   a.poll,
 				Config: c,
@@ -46,6 +48,7 @@ changes nothing.`,
 				Load:   func() (*config.Config, error) { return config.Load(path) },
 				DNS:    a.dns,
 				Ready:  func() { notify(daemon.SdNotifyReady) }, Version: readBuild().Version,
+				Inherited: sockets, HandOver: func(all []net.Listener) { handOver(log, all) },
 			})
 			if err != nil {
 				return err
@@ -105,7 +108,8 @@ type checkView struct {
 }
 
 func (a *app) checkCommand() *cobra.Command {
-	return withJSON(&cobra.Command{
+	starting := false
+	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Validate the configuration, certificates and keys without starting",
 		Args:  exactly(0),
@@ -114,7 +118,11 @@ func (a *app) checkCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, problems := check.Config(cmd.Context(), path)
+			look := check.Config
+			if starting {
+				look = check.ButAddresses
+			}
+			c, problems := look(cmd.Context(), path)
 			if asJSON(cmd) {
 				view := checkView{File: path, OK: len(problems) == 0, Problems: append([]config.Problem{}, problems...),
 					Warnings: []config.Problem{}}
@@ -139,7 +147,10 @@ func (a *app) checkCommand() *cobra.Command {
 				plural(int64(len(c.Upstreams)), "upstream"))
 			return nil
 		},
-	})
+	}
+	cmd.Flags().BoolVar(&starting, "starting", false,
+		"just before serve, for units: not whether addresses are in use, which systemd may keep open during a restart")
+	return withJSON(cmd)
 }
 
 // warningsNow are those of check, with the sources of logins that cannot be reached now.

@@ -5,9 +5,19 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
+)
+
+// What scripts/packages tells the linker of a build (-X), where Go itself knows less: in a linked worktree it stamps
+// nothing.
+var (
+	version  string
+	commit   string
+	date     string // of the commit, in Unix seconds
+	modified string // "true" where the files were not those of the commit
 )
 
 // build is what the Go linker recorded of this binary, as --json prints it.
@@ -25,7 +35,17 @@ func readBuild() build {
 	if !ok {
 		info = &debug.BuildInfo{GoVersion: runtime.Version()}
 	}
-	return buildOf(info)
+	return buildOf(info).told()
+}
+
+// told is the build with what the linker was told in addition.
+func (b build) told() build {
+	b.Version, b.Commit = cmp.Or(version, b.Version), cmp.Or(commit, b.Commit)
+	b.Modified = b.Modified || modified == "true"
+	if seconds, err := strconv.ParseInt(date, 10, 64); err == nil {
+		b.Date = time.Unix(seconds, 0).UTC()
+	}
+	return b
 }
 
 func buildOf(info *debug.BuildInfo) build {

@@ -24,6 +24,17 @@ import (
 // Config says what relay.New would refuse about a configuration, without starting or making anything. The
 // Config is nil only when the file could not be read.
 func Config(ctx context.Context, path string) (*config.Config, []config.Problem) {
+	c, problems := ButAddresses(ctx, path)
+	if c == nil {
+		return nil, problems
+	}
+	taken, _ := checkAddresses(c)
+	return c, append(problems, taken...)
+}
+
+// ButAddresses is Config without a look at whether addresses can be bound: during a restart systemd keeps their sockets
+// open, and nobody can tell them from those of another program.
+func ButAddresses(ctx context.Context, path string) (*config.Config, []config.Problem) {
 	c, err := config.Load(path)
 	if err != nil {
 		return nil, append(problemsOf(path, err), certificatesBeside(path)...)
@@ -54,8 +65,7 @@ func Config(ctx context.Context, path string) (*config.Config, []config.Problem)
 	}
 	problems = append(problems, checkSources(c)...)
 	add(storeKey(c), checkStore(ctx, c))
-	taken, _ := checkAddresses(c)
-	return c, append(problems, taken...)
+	return c, problems
 }
 
 // Warnings says what relay.New takes though it is unwise, and what it logs in with or presents that ends soon, or has
