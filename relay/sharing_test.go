@@ -59,8 +59,9 @@ func TestNodesKeepToOneAccount(t *testing.T) {
 	p.onData = w.take
 	settings := fmt.Sprintf("listener:handoff = \"0s\"\nupstream:max_connections = %d\n"+
 		"upstream:rate = [\"%d messages/%s\"]\n", connections, rate, w.span)
-	a := newRigAt(t, p, testkit.SharedPostgreSQL(t).NewDatabase(t), settings)
-	b := a.beside("node-2", settings)
+	const retry = "[delivery]\nretry = [\"1s\"]\n" // of what the end of a node breaks off
+	a := newRigAt(t, p, testkit.SharedPostgreSQL(t).NewDatabase(t), settings+retry)
+	b := a.beside("node-2", settings+retry)
 	send := func(r *rig, n int) {
 		t.Helper()
 		c := r.client(rigLogin)
@@ -74,7 +75,7 @@ func TestNodesKeepToOneAccount(t *testing.T) {
 	send(a, each)
 	send(b, each)
 	p.wait(each / 2)
-	a.write(settings + "upstream:max_message_size = \"20MB\"\n") // the upstream is another one
+	a.write(settings + "upstream:max_message_size = \"20MB\"\n" + retry) // the upstream is another one
 	if err := a.server.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
