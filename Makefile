@@ -15,7 +15,7 @@ help: ## this list
 build: ## bin/postern, static
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/postern ./cmd/postern
 
-packages: ## dist/: deb, rpm and apk for amd64 and arm64, what is in them, SHA256SUMS
+packages: docs ## dist/: deb, rpm and apk for amd64 and arm64, what is in them, SHA256SUMS
 	./scripts/packages
 
 demo: ## the whole path of a message on loopback
