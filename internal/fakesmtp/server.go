@@ -271,7 +271,7 @@ func (s *Server) enter(nc net.Conn) *Session {
 	s.counts.Connections++
 	s.counts.Open++
 	s.counts.MostOpen = max(s.counts.MostOpen, s.counts.Open)
-	return &Session{Number: s.counts.Connections, srv: s, link: link{srv: s, nc: nc}}
+	return &Session{Number: s.counts.Connections, Client: nc.RemoteAddr(), srv: s, link: link{srv: s, nc: nc}}
 }
 
 // leave is before the client can know.

@@ -28,6 +28,7 @@ type Session struct {
 	Taken  int // messages taken on it
 	TLS    bool
 	User   string
+	Client net.Addr
 
 	srv  *Server
 	link link

@@ -219,6 +219,15 @@ func (s *Slot[H]) Bound(ctx context.Context) (bound context.Context, cancel cont
 	return bound, func() { stop(); cut() }
 }
 
+// Over calls f early enough before the slot may be another node's, unless stop is called first. stop is nil where no
+// other node can have it.
+func (s *Slot[H]) Over(f func()) (stop func() bool) {
+	if s.term == nil {
+		return nil
+	}
+	return context.AfterFunc(s.term, f)
+}
+
 // fetch has the tokens asked for that a whole envelope needs, and waits for the answer, so that it is not split because
 // they are elsewhere.
 func (s *Slot[H]) fetch(ctx context.Context, want share) {

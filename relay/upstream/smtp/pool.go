@@ -49,6 +49,11 @@ type slot struct {
 	u    *Upstream
 	conn *conn // nil: to be dialled
 	used bool  // Send was called
+
+	// A connection that waits here, while the store is asked whether the message may be sent, is closed when another node
+	// may have its slot.
+	stop func() bool   // it is used now; false: it is being closed. nil: nobody else can have it
+	left chan struct{} // closed when it is
 }
 
 // Reserve implements upstream.Transport.
@@ -59,11 +64,27 @@ func (u *Upstream) Reserve(now time.Time, identity string) (upstream.Slot, time.
 	if s.Slot == nil {
 		return nil, until
 	}
+	if s.conn != nil {
+		s.left = make(chan struct{})
+		s.stop = s.Over(func() {
+			defer close(s.left)
+			s.drop()
+		})
+	}
 	return s, time.Time{}
+}
+
+// hold keeps the connection from being closed behind the back of who uses the slot now.
+func (s *slot) hold() {
+	if s.stop != nil && !s.stop() {
+		<-s.left
+	}
+	s.stop = nil
 }
 
 // Release implements upstream.Slot.
 func (s *slot) Release() {
+	s.hold()
 	s.used = true
 	s.Slot.Release(func(keep bool) {
 		c := s.conn

@@ -18,6 +18,7 @@ func (s *slot) Send(ctx context.Context, t upstream.Transaction) []mail.Result {
 		return nil
 	}
 	s.used = true
+	s.hold()
 	ctx, free := s.Bound(ctx)
 	defer free()
 	if said, held := s.SenderHeld(time.Now(), t.From); held {
