@@ -74,40 +74,47 @@ func (a *Authenticator) decideByMemory(ctx context.Context, now time.Time, t att
 		}
 		return Identity{}, away
 	}
-	if err := a.confirm(ctx, now, t, v); err != nil {
+	id, err := a.confirm(ctx, now, t, v)
+	switch {
+	case err != nil:
 		return Identity{}, err
+	case id.Login != v.identity.Login || !t.allows(id):
+		return Identity{}, away
 	}
 	a.stats.stale.Add(1)
-	return v.identity, nil
+	return id, nil
 }
 
 func expired(now time.Time, id Identity) bool { return !id.Expires.IsZero() && !now.Before(id.Expires) }
 
-// confirm has a source elsewhere say whether a password is still right, or the owner of an app password still good.
-func (a *Authenticator) confirm(ctx context.Context, now time.Time, t attempt, v verified) error {
+// confirm has a source elsewhere say whether a password is still right, or the owner of an app password still good, and
+// who that is now.
+func (a *Authenticator) confirm(ctx context.Context, now time.Time, t attempt, v verified) (Identity, error) {
 	m := t.roster.behind(v.identity)
 	if m == nil {
-		return nil
+		return v.identity, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
 	if err := a.turns.acquire(ctx); err != nil {
-		return err
+		return Identity{}, err
 	}
 	defer a.turns.release()
 	if v.identity.App != "" {
 		return a.stillGood(ctx, now, m, v)
 	}
-	_, err := a.verifyBy(ctx, m, t)
+	id, err := a.verifyBy(ctx, m, t)
 	switch {
-	case err == nil, errors.Is(err, ErrBusy):
-		return err
+	case err == nil:
+		return m.named(id, t.login), nil
+	case errors.Is(err, ErrBusy):
+		return Identity{}, err
 	case decided(err):
 		a.cache.remember(now, t.cred, t.accounts, t.login, Identity{}, err)
 		a.charge(now, t)
-		return m.said(err)
+		return Identity{}, m.said(err)
 	}
-	return m.outlasts(now, v, err)
+	return v.identity, m.outlasts(now, v, err)
 }
 
 // behind is the member whose person an identity is; nil: they are of the store, or known by nothing but their app
@@ -125,20 +132,24 @@ func (r *roster) behind(id Identity) *member {
 }
 
 // stillGood asks a source elsewhere about a person.
-func (a *Authenticator) stillGood(ctx context.Context, now time.Time, m *member, v verified) error {
+func (a *Authenticator) stillGood(ctx context.Context, now time.Time, m *member, v verified) (Identity, error) {
+	id := v.identity
 	if m.lookup == nil {
-		return nil
+		return id, nil
 	}
-	_, err := a.ask(ctx, m, func() (Identity, error) {
-		return m.lookup.Lookup(ctx, cmp.Or(v.identity.asked, v.identity.Login))
+	person, err := a.ask(ctx, m, func() (Identity, error) {
+		return m.lookup.Lookup(ctx, cmp.Or(id.asked, id.Login))
 	})
 	switch {
-	case err == nil:
-		return nil
+	case err == nil && id.App == "":
+		return m.named(person, cmp.Or(id.asked, id.Login)), nil
+	case err == nil: // of what the app password has of its person
+		id.Groups, id.Senders, id.Networks = person.Groups, person.Senders, common(person.Networks, id.Networks)
+		return id, nil
 	case decided(err):
-		return m.said(err)
+		return Identity{}, m.said(err)
 	}
-	return m.outlasts(now, v, err)
+	return id, m.outlasts(now, v, err)
 }
 
 // outlasts is nil if what a source that is down said before still counts.
@@ -170,12 +181,18 @@ func (a *Authenticator) recalled(ctx context.Context, login, app string, look fu
 	if !ok || expired(now, v.identity) {
 		return Identity{}, lookupRefusal(login, away)
 	}
-	if m := a.roster.Load().behind(v.identity); m != nil {
-		if err := a.stillGood(ctx, now, m, v); err != nil && !errors.Is(err, ErrNoLookup) {
-			return Identity{}, lookupRefusal(login, err)
-		}
+	m := a.roster.Load().behind(v.identity)
+	if m == nil {
+		return v.identity, nil
 	}
-	return v.identity, nil
+	id, err := a.stillGood(ctx, now, m, v)
+	switch {
+	case errors.Is(err, ErrNoLookup):
+		return v.identity, nil
+	case err != nil:
+		return Identity{}, lookupRefusal(login, err)
+	}
+	return id, nil
 }
 
 // Doubt says that the logins named have changed, or that it cannot be known which have, if none is named: what was

@@ -41,7 +41,7 @@ func newMachine(t *testing.T) *machine {
 			t.Fatal(err)
 		}
 	}
-	for _, tool := range []string{"sh", "install", "chgrp", "rm", "rmdir", "ls", "timeout", "systemctl",
+	for _, tool := range []string{"sh", "install", "chgrp", "rm", "rmdir", "find", "grep", "setpriv", "timeout", "systemctl",
 		"systemd-sysusers"} {
 		m.copyProgram(testkit.Need(t, tool))
 	}
@@ -84,7 +84,7 @@ func (m *machine) boot() {
 	}
 	for _, name := range []string{"systemctl", "deb-systemd-invoke"} {
 		os.Remove(m.path("/usr/bin/" + name))
-		m.write("/usr/bin/"+name, "#!/bin/sh\necho \"${0##*/} $*\" >>/asked\n", 0o755)
+		m.write("/usr/bin/"+name, "#!/bin/sh\n[ \"$2\" != is-active ] || exit 3\necho \"${0##*/} $*\" >>/asked\n", 0o755)
 	}
 }
 
@@ -284,6 +284,7 @@ func TestRPM(t *testing.T) {
 	m.leaveMail()
 	do("-U", next)
 	m.expectAsked("systemctl daemon-reload", "systemctl try-restart postern.service", "systemctl daemon-reload")
+	m.belongs("/etc/postern", "root", "postern", 0o750)
 	if list := m.postern("queue", "list"); !strings.Contains(list, "bob@example.net") {
 		t.Errorf("the upgrade lost mail: %s", list)
 	}

@@ -53,7 +53,7 @@ var packages = sync.OnceValues(func() (string, error) {
 // pack runs the packages script of a directory.
 func pack(source, out string, env ...string) error {
 	cmd := command(filepath.Join(source, "scripts/packages"), out)
-	cmd.Env = append(cmd.Env, append(env, "ARCHES="+runtime.GOARCH, "GIT_OPTIONAL_LOCKS=0")...)
+	cmd.Env = append(cmd.Env, append(env, "ARCHES="+runtime.GOARCH, "GIT_OPTIONAL_LOCKS=0", "DOCS=none")...)
 	if said, err := cmd.CombinedOutput(); err != nil {
 		return errors.Join(err, errors.New(string(said)))
 	}

@@ -92,7 +92,8 @@ func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 	case "users":
 		return s.usersChanged(ctx)
 	case relaystore.TopicAppPasswords:
-		s.accounts.DoubtApps() // which of them were revoked is looked for when they are used
+		// Which of them were revoked is looked for when they are used. A login that is under way may know an older state.
+		defer s.accounts.DoubtApps()
 		return s.usersChanged(ctx)
 	case "keys":
 		return s.reloadKeys(ctx)

@@ -128,6 +128,10 @@ func (m *modelled) finish(rt *rapid.T) {
 	if record {
 		row.Attempts++
 	}
+	if row.LeaseOwner != owner {
+		row.Recipients, row.LastReply = o.Recipients, o.LastReply
+		return
+	}
 	if row.Bounce && row.NextAttempt.Before(o.NextAttempt) {
 		o.NextAttempt = row.NextAttempt
 	}

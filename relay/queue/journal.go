@@ -82,13 +82,12 @@ func (a *attempts) recall(ctx context.Context) error {
 func (a *attempts) recallOne(ctx context.Context, n Note) (bool, error) {
 	m, err := a.store.Get(ctx, n.ID)
 	if err == nil {
-		switch ours := m.LeaseOwner == a.sched.owner; {
-		case ours && m.Attempts == n.Attempt:
+		err = ErrNotFound
+		if m.LeaseOwner == a.sched.owner && m.Attempts == n.Attempt {
 			err = a.recallOwn(ctx, m, n.Results)
-		case !ours && m.Attempts > n.Attempt: // another node has had it since
+		}
+		if errors.Is(err, ErrNotFound) { // another node has had it since, or a person was faster
 			err = a.late(ctx, n.ID, n.Results, false)
-		default:
-			return false, nil
 		}
 	}
 	if errors.Is(err, ErrNotFound) {
@@ -102,7 +101,7 @@ func (a *attempts) recallOwn(ctx context.Context, m *Message, results []mail.Res
 	now := time.Now()
 	results = complete(m, results)
 	dec := a.decider.decide(now, m, nil, results)
-	if err := a.store.Finish(ctx, m.Version(), a.sched.owner, dec.out); err != nil { // ErrNotFound: a person was faster
+	if err := a.store.Finish(ctx, m.Version(), a.sched.owner, dec.out); err != nil {
 		return err
 	}
 	a.trace.results(now, m, results, dec, 0)

@@ -306,7 +306,7 @@ func (s *memstore) settle(ctx context.Context, op string, v queue.Version, owner
 	if op == "record" {
 		r.Attempts++
 	}
-	if r.LeaseOwner != "" && r.LeaseOwner != owner {
+	if r.LeaseOwner != owner {
 		r.Recipients, r.LastReply = slices.Clone(o.Recipients), o.LastReply
 		return nil
 	}
@@ -333,7 +333,7 @@ func (s *memstore) Postpone(ctx context.Context, vs []queue.Version, until time.
 	}
 	defer s.mu.Unlock()
 	for _, v := range vs {
-		if r := s.rows[v.ID]; r != nil && r.Attempts == v.Attempts && !r.Held && !r.Bounce && r.LeaseOwner == "" {
+		if r := s.rows[v.ID]; r != nil && r.Version() == v && !r.Held && !r.Bounce && r.LeaseOwner == "" {
 			r.NextAttempt, r.WaitingFor = until, waitingFor
 		}
 	}

@@ -88,7 +88,10 @@ const (
 // among is where the node stands among those that live, without what it leads.
 func (m *membership) among(living postgres.Result) *standing {
 	now := &standing{rank: -1}
-	others := living.Len() > 1
+	works := false // one of them that is not drained; else they all go on sending what waits
+	for row := range living.Rows() {
+		works = works || !row.Bool(1)
+	}
 	var mine []byte
 	settings := map[string][]byte{}
 	for row := range living.Rows() {
@@ -97,7 +100,7 @@ func (m *membership) among(living postgres.Result) *standing {
 		if name == m.name {
 			now.drained, mine = drained, row.Blob(2)
 		}
-		if drained && (name != m.name || others) {
+		if drained && works {
 			continue
 		}
 		if name == m.name {

@@ -57,6 +57,7 @@ type Node struct {
 type membership struct {
 	name, boot, home string
 	number           int64
+	moved            bool               // the process before was on another machine: nobody knows that it has ended
 	leave            context.CancelFunc // ends the renewing
 	ended            chan struct{}
 	standing         atomic.Pointer[standing] // as the last beat saw it
@@ -128,6 +129,7 @@ func (m *membership) numbered(t *tx, host string, now int64) (int64, error) {
 		case lives && (row.Text(2) != m.home || row.Text(3) != host):
 			return 0, refuse(m.taken(row.Text(3)))
 		default:
+			m.moved = row.Text(3) != host
 			return row.Int(1), nil
 		}
 		if used[row.Int(1)] = true; !lives {

@@ -282,7 +282,7 @@ func TestDrainedNode(t *testing.T) {
 	}
 
 	drain("b", true)
-	if share(a) != "-1 of 0" || share(b) != "-1 of 0" {
+	if share(a) != "0 of 2" || share(b) != "1 of 2" {
 		t.Errorf("both drained: %s, %s", share(a), share(b))
 	}
 	if err := b.Close(); err != nil {

@@ -43,27 +43,44 @@ func (s *server) dropParts(ctx context.Context, write func(context.Context, func
 		if part >= now-1 {
 			continue
 		}
-		err = write(ctx, func(t *tx) error {
-			if err := s.moveFew(t, part, now); err != nil {
-				return err
-			}
-			used, _, err := t.Int("SELECT count(*) FROM (SELECT 1 FROM message_body WHERE chunk = ? LIMIT 1) u", part)
-			if err != nil || used > 0 {
-				return err
-			}
-			n++
-			// Who reads contents is not kept waiting: this comes again.
-			if err := t.Run("SELECT set_config('lock_timeout'::text, '500'::text, true)"); err != nil {
-				return err
-			}
-			return t.Exec("DROP TABLE " + partTable(part))
+		dropped := false
+		err = write(ctx, func(t *tx) (err error) {
+			dropped, err = s.dropPart(t, part, now)
+			return err
 		})
+		if dropped && err == nil {
+			n++
+		}
 		if db.KindOf(err) == db.Busy {
 			err = nil
-			n--
 		}
 	}
 	return n, err
+}
+
+// dropPart drops a part that no message needs, and reports whether it did. Who reads contents is not kept waiting: then
+// it comes again. Once it has the lock nobody writes contents there any more, so it looks once more.
+func (s *server) dropPart(t *tx, part, now int64) (bool, error) {
+	if err := s.moveFew(t, part, now); err != nil {
+		return false, err
+	}
+	used := func() (bool, error) {
+		n, _, err := t.Int("SELECT count(*) FROM (SELECT 1 FROM message_body WHERE chunk = ? LIMIT 1) u", part)
+		return n > 0, err
+	}
+	if is, err := used(); err != nil || is {
+		return false, err
+	}
+	if err := t.Run("SELECT set_config('lock_timeout'::text, '500'::text, true)"); err != nil {
+		return false, err
+	}
+	if err := t.Exec("LOCK TABLE " + partTable(part) + " IN ACCESS EXCLUSIVE MODE"); err != nil {
+		return false, err
+	}
+	if is, err := used(); err != nil || is {
+		return false, err
+	}
+	return true, t.Exec("DROP TABLE " + partTable(part))
 }
 
 // partsQuery lists the parts that there are.

@@ -185,7 +185,7 @@ func (s *Store) settle(t *tx, p location, f *finishBulk) (err error) {
 // record writes the outcome of a message that stays, and ends its lease unless that is somebody else's.
 func (p location) record(t *tx, f *finishBulk) error {
 	o, id := f.outcome, f.v.ID
-	if p.until > 0 && p.owner != f.owner {
+	if p.owner != f.owner {
 		return t.Run(t.layout.recordLate, id, f.recipients, f.reply)
 	}
 	next := t.clock.nano(o.NextAttempt)
@@ -209,8 +209,8 @@ func (s *Store) Postpone(ctx context.Context, vs []queue.Version, until time.Tim
 			now := s.clock.nano(time.Now())
 			for _, v := range batch {
 				err := t.Run(`UPDATE message SET next = ?, waiting_for = ?, lease_owner = '', lease_until = 0
-					WHERE id = ? AND attempts = ? AND held = 0 AND bounce = 0 AND lease_until <= ?`,
-					s.clock.nano(until), waitingFor, v.ID, v.Attempts, now)
+					WHERE id = ? AND attempts = ? AND lease_owner = ? AND held = 0 AND bounce = 0 AND lease_until <= ?`,
+					s.clock.nano(until), waitingFor, v.ID, v.Attempts, v.Owner, now)
 				if err != nil {
 					return err
 				}
@@ -226,6 +226,9 @@ func (s *Store) Postpone(ctx context.Context, vs []queue.Version, until time.Tim
 
 // ReleaseLeases implements queue.Store. There are never more leases than attempts.
 func (s *Store) ReleaseLeases(ctx context.Context, owner string) (n int64, err error) {
+	if m := s.member; m != nil && m.moved && owner == m.owner() { // they run out
+		return 0, nil
+	}
 	err = s.write(ctx, func(t *tx) error {
 		err := t.Run(`UPDATE message INDEXED BY message_lease SET lease_owner = '', lease_until = 0
 			WHERE lease_until > 0 AND lease_owner = ?`, owner)

@@ -12,6 +12,12 @@ import (
 // without such a recipient.
 func (s *Store) Resend(ctx context.Context, f queue.Filter, now, expires time.Time) (int64, error) {
 	return s.act(ctx, "resend", f, func(t *tx, id string) (bool, error) {
+		if _, err := t.find(id); err != nil { // else nobody tries it meanwhile
+			if _, gone := err.(refusal); gone {
+				err = nil
+			}
+			return false, err
+		}
 		m, err := s.clock.getMessage(t.Conn, id)
 		if err != nil || m == nil || m.Held || m.LeaseUntil.After(now) {
 			return false, err
