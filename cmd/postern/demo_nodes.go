@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -138,7 +139,10 @@ func (n *demoNode) start(ctx context.Context) error {
 	}
 	ready := make(chan error, 1)
 	go func() {
-		_, err := told.Read(make([]byte, 64)) // the first that it tells is that it is ready
+		buf, n, err := make([]byte, 256), 0, error(nil)
+		for err == nil && !bytes.Contains(buf[:n], []byte("READY=1")) { // it tells of its sockets too
+			n, err = told.Read(buf)
+		}
 		ready <- err
 	}()
 	ctx, cancel := context.WithTimeout(ctx, demoNodeLimit)

@@ -549,10 +549,6 @@ func (c *chaos) befall(one fault) {
 
 // TestNodesLoseNothing: promises 1 and 2 with two to five nodes at one database, whatever happens to them and to it.
 func TestNodesLoseNothing(t *testing.T) {
-	rounds := 2
-	if testing.Short() {
-		rounds = 1
-	}
 	c := &chaos{fleet: newFleet(t, true, "[[policy]]\nlimits = []\n"), rnd: rand.New(rand.NewPCG(chaosSeed, 1)),
 		claimed: &claimed{accepted: map[string]string{}}, expired: map[string]int{}}
 	t.Cleanup(func() { // behind the end of the nodes, whatever happened to them
@@ -566,10 +562,8 @@ func TestNodesLoseNothing(t *testing.T) {
 		n.start()
 		c.send(n)
 	}
-	for range rounds {
-		for _, i := range c.rnd.Perm(len(faults)) {
-			c.befall(faults[i])
-		}
+	for _, i := range c.rnd.Perm(len(faults)) {
+		c.befall(faults[i])
 	}
 	c.settle()
 	c.judge()
