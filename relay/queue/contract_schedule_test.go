@@ -115,8 +115,26 @@ func (s *suite) recordOfOthers() {
 	}
 }
 
-// recordOfNobody: what came late may be all that there was to do.
+// postponeAfterOutcome: who read a message while another attempt ran does not put it off once that has ended.
+func (s *suite) postponeAfterOutcome() {
+	id := s.add("alice", 1)[0]
+	s.must(s.store.Lease(s.ctx, s.version(id), owner, s.now.Add(-time.Hour), s.now.Add(-time.Minute)))
+	read, next := s.version(id), s.now.Add(10*time.Minute)
+	s.must(s.store.Finish(s.ctx, read, owner, queue.Outcome{Recipients: s.get(id).Recipients, NextAttempt: next}))
+	s.must(s.store.Postpone(s.ctx, []queue.Version{read}, s.now.Add(time.Second), "office"))
+	if m := s.get(id); !m.NextAttempt.Equal(next) || m.WaitingFor != "" {
+		s.Fatalf("it is due at %v and waits for %q", m.NextAttempt, m.WaitingFor)
+	}
+}
+
+// recordOfNobody: what came late may be all that there was to do. If it is not, the message is due when it was.
 func (s *suite) recordOfNobody() {
+	kept := s.add("alice", 3)[0]
+	m := s.get(kept)
+	s.must(s.store.Record(s.ctx, m.Version(), owner, queue.Outcome{Recipients: m.Recipients,
+		NextAttempt: s.now.Add(time.Hour), WaitingFor: "office"}))
+	s.wantDue(kept)
+	s.must(s.store.Record(s.ctx, s.version(kept), owner, queue.Outcome{Remove: true}))
 	id := s.add("alice", 1)[0]
 	report := s.message(2, "")
 	s.must(s.store.Record(s.ctx, s.version(id), owner, queue.Outcome{Remove: true,

@@ -113,6 +113,7 @@ func runContract(t *testing.T, open func(t *testing.T) wholeStore) {
 		{"ReadBeforeOutcome", (*suite).readBeforeOutcome},
 		{"LeaseTwice", (*suite).leaseTwice},
 		{"RecordOfOthers", (*suite).recordOfOthers},
+		{"PostponeAfterOutcome", (*suite).postponeAfterOutcome},
 		{"RecordOfNobody", (*suite).recordOfNobody},
 		{"ReleaseLeases", (*suite).releaseLeases},
 		{"DueInTime", (*suite).dueInTime},

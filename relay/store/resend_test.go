@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -46,5 +47,29 @@ func TestActionsOnWhatHasLeft(t *testing.T) {
 		if err := <-acted; err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestResendIsAnotherVersion: who has read the message before, without the recipient that is to be tried again, does
+// not try it any more.
+func TestResendIsAnotherVersion(t *testing.T) {
+	s, now := open(t, Options{Daemon: true}), time.Now()
+	n := small("m1")
+	n.Message.Recipients[0].Status = queue.Failed
+	if err := s.Add(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	read, err := s.Get(t.Context(), "m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := s.Resend(t.Context(), queue.Filter{}, now, now.Add(time.Hour)); err != nil || changed != 1 {
+		t.Fatalf("%d, %v", changed, err)
+	}
+	if err := s.Lease(t.Context(), read.Version(), "a", now, now.Add(time.Hour)); !errors.Is(err, queue.ErrNotFound) {
+		t.Errorf("an old version is leased: %v", err)
+	}
+	if again, err := s.Get(t.Context(), "m1"); err != nil || again.Recipients[0].Status != queue.Pending {
+		t.Errorf("%+v, %v", again, err)
 	}
 }
