@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -157,6 +158,10 @@ func TestOutageAsksOtherSources(t *testing.T) {
 		time.Sleep(time.Hour)
 		r.leave()
 		wantOK(t, r.try("carl", "right", here))
+		directory.set(func() { directory.nets = []netip.Prefix{netip.PrefixFrom(there, 32)} })
+		wantRefusal(t, r.try("carl", "right", here), 454, errNoDatabase) // the directory says where from, now
+		wantOK(t, r.try("carl", "right", there))
+		directory.set(func() { directory.nets = nil })
 		directory.set(func() { directory.know["carl"], directory.lock["dora"] = "new", true })
 		wantRefusal(t, r.try("carl", "right", here), 535, ErrWrongPassword)
 		wantRefusal(t, r.try("dora", "right", here), 535, ErrLocked)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ type remote struct {
 	name  string
 	know  map[string]string // login to password
 	lock  map[string]bool
+	nets  []netip.Prefix // that logins may come from; nil: any
 	err   error
 	slow  time.Duration
 	stale time.Duration
@@ -59,7 +61,7 @@ func (r *remote) Verify(ctx context.Context, login, password string) (Identity, 
 	case want != password:
 		return Identity{}, ErrWrongPassword
 	}
-	return Identity{Login: login + "@example.com", Groups: []string{"staff"}}, nil
+	return Identity{Login: login + "@example.com", Groups: []string{"staff"}, Networks: r.nets}, nil
 }
 
 func (r *remote) Lookup(ctx context.Context, login string) (Identity, error) {

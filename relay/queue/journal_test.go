@@ -148,6 +148,29 @@ func TestKilledBeforeTheCommit(t *testing.T) {
 	})
 }
 
+// A node that has another name now finds what it noted, though the lease is of the name before: it runs out still.
+func TestKilledUnderAnotherName(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		for _, owner := range []string{"former", ""} { // "": another node has put the message off since
+			var j journal
+			if _, err := j.Note(queue.Note{ID: "M1", Attempt: 1, Results: []mail.Result{delivered}}); err != nil {
+				t.Fatal(err)
+			}
+			w := &world{t: t, store: newMemstore(), up: newUpstreams()}
+			m := message("M1", "anna")
+			m.LeaseOwner, m.LeaseUntil, m.Attempts = owner, time.Now().Add(time.Minute), 1
+			w.stock(m)
+			w.start(func(o *queue.Options) { o.Journal = &j })
+			sleep(time.Hour)
+			if got := w.up.of("M1"); len(got) != 0 {
+				t.Errorf("owner %q: it is sent again: %v", owner, got)
+			}
+			w.wantGone("M1")
+			w.end()
+		}
+	})
+}
+
 // A message that is gone before its outcome is committed leaves no note behind, here or at the next start.
 func TestNoteOfAMessageThatIsGone(t *testing.T) {
 	bubble(t, func(t *testing.T) {

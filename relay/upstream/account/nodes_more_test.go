@@ -448,3 +448,30 @@ func TestClosedTableGivesBack(t *testing.T) {
 		b.close(t)
 	})
 }
+
+// Who waits with a slot is told before another node may have it, and not if he has begun.
+func TestSlotIsOverBeforeTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{t: t, limit: 3}
+		a, _ := two(t, accounttest.New(0), p)
+		within(t, time.Second, "a has a slot", a.begin)
+		within(t, time.Second, "a has another", a.begin)
+		began, told := time.Now(), make(chan time.Duration, 2)
+		tell := func() { told <- time.Since(began) }
+		waits, begun := a.sending[0].slot.Over(tell), a.sending[1].slot.Over(tell)
+		if waits == nil || !begun() {
+			t.Fatal("slots that another node may have do not say so")
+		}
+		a.link.cut.Store(true)
+		time.Sleep(time.Minute)
+		if len(told) != 1 {
+			t.Fatalf("%d were told", len(told))
+		}
+		if after := <-told; after > 40*time.Second {
+			t.Errorf("told after %v, when another node may have the slot", after)
+		}
+		a.link.cut.Store(false)
+		a.cuts()
+		a.close(t)
+	})
+}

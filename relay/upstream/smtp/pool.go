@@ -50,8 +50,8 @@ type slot struct {
 	conn *conn // nil: to be dialled
 	used bool  // Send was called
 
-	// A connection that waits here, while the store is asked whether the message may be sent, is closed when another node
-	// may have its slot.
+	// A connection that waits here, while the store is asked whether the message may be sent, is closed when another
+	// node may have its slot.
 	stop func() bool   // it is used now; false: it is being closed. nil: nobody else can have it
 	left chan struct{} // closed when it is
 }
@@ -65,13 +65,18 @@ func (u *Upstream) Reserve(now time.Time, identity string) (upstream.Slot, time.
 		return nil, until
 	}
 	if s.conn != nil {
-		s.left = make(chan struct{})
-		s.stop = s.Over(func() {
-			defer close(s.left)
-			s.drop()
-		})
+		s.waits(s.Over)
 	}
 	return s, time.Time{}
+}
+
+// waits has the connection closed when the slot is over, unless hold is called first.
+func (s *slot) waits(over func(func()) (stop func() bool)) {
+	s.left = make(chan struct{})
+	s.stop = over(func() {
+		defer close(s.left)
+		s.drop()
+	})
 }
 
 // hold keeps the connection from being closed behind the back of who uses the slot now.

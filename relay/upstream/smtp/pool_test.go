@@ -325,3 +325,35 @@ func TestCloseCutsOffAtTheDeadline(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+// A connection that waits in its slot, while the store does not answer, is closed when another node may have the slot;
+// one that is used is not.
+func TestWaitingConnectionEndsWithItsSlot(t *testing.T) {
+	for _, used := range []bool{false, true} {
+		fake, u := start(t, provider(), nil)
+		wantClasses(t, send(t, u, message(t)), "delivered")
+		reserved, _ := u.Reserve(time.Now(), "")
+		s := reserved.(*slot)
+		term, over := context.WithCancel(t.Context())
+		s.waits(func(f func()) func() bool { return context.AfterFunc(term, f) })
+		if used {
+			s.hold()
+			over()
+		} else {
+			over()
+			<-s.left
+		}
+		if open := fake.Counts().Open; (open == 1) != used {
+			t.Errorf("used: %v, %d connections are open", used, open)
+		}
+		wantClasses(t, s.Send(t.Context(), message(t)), "delivered")
+		s.Release()
+		want := 2
+		if used {
+			want = 1
+		}
+		if n := fake.Counts().Connections; n != want {
+			t.Errorf("used: %v, %d connections, want %d", used, n, want)
+		}
+	}
+}
