@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"postern/internal/testkit"
 )
@@ -41,8 +42,8 @@ func newMachine(t *testing.T) *machine {
 			t.Fatal(err)
 		}
 	}
-	for _, tool := range []string{"sh", "install", "chgrp", "rm", "rmdir", "find", "grep", "setpriv", "timeout", "systemctl",
-		"systemd-sysusers"} {
+	for _, tool := range []string{"sh", "install", "chgrp", "rm", "rmdir", "find", "grep", "setpriv", "timeout",
+		"systemctl", "systemd-sysusers"} {
 		m.copyProgram(testkit.Need(t, tool))
 	}
 	m.write("/var/lib/dpkg/status", "Package: systemd\nStatus: install ok installed\nVersion: 252\nArchitecture: "+
@@ -84,7 +85,8 @@ func (m *machine) boot() {
 	}
 	for _, name := range []string{"systemctl", "deb-systemd-invoke"} {
 		os.Remove(m.path("/usr/bin/" + name))
-		m.write("/usr/bin/"+name, "#!/bin/sh\n[ \"$2\" != is-active ] || exit 3\necho \"${0##*/} $*\" >>/asked\n", 0o755)
+		m.write("/usr/bin/"+name, "#!/bin/sh\n[ \"$2\" != is-active ] || exit 3\n"+
+			"echo \"${0##*/} $*\" >>/asked\n", 0o755)
 	}
 }
 
@@ -251,6 +253,17 @@ func purgeWithoutMail(t *testing.T, m *machine, deb string) {
 		t.Fatalf("the purge lost mail: %s", list)
 	}
 	m.postern("queue", "delete", "--all")
+	m.dpkg("--remove", "postern")
+	m.write("/var/lib/postern/later", "somebody uses it without the package", 0o600)
+	later := time.Now().Add(time.Hour)
+	if err := os.Chtimes(m.path("/var/lib/postern/later"), later, later); err != nil {
+		t.Fatal(err)
+	}
+	if said := m.dpkg("--purge", "postern"); !strings.Contains(said, "mail may wait") {
+		t.Errorf("what is used since is purged: %s", said)
+	}
+	os.Remove(m.path("/var/lib/postern/later"))
+	m.dpkg("-i", deb)
 	m.dpkg("--purge", "postern")
 	for _, left := range []string{"/var/lib/postern", "/etc/postern", "/var/lib/misc/postern-queue-is-empty",
 		"/etc/systemd/system/multi-user.target.wants/postern.service"} {

@@ -150,9 +150,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if s.devices = new(devices.Table); !s.devicesChanged(ctx) {
 		return nil, errors.New("which devices are known cannot be read from the store")
 	}
-	if shared := s.store.SharedLimits(); shared != nil {
-		s.limiter = policy.NewSharedLimiter(shared, policy.SharedOptions{Local: handsOff(c)}, time.Now(), s.log)
-	} else if s.limiter, err = policy.NewLimiter(ctx, s.store, time.Now(), s.log); err != nil {
+	if s.limiter, err = s.newLimiter(ctx, c); err != nil {
 		return nil, err
 	}
 	if s.certs, err = certs.New(c.CertOptions(o.Logger)); err != nil {
@@ -193,6 +191,14 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		&gauges{s.store, s.listeners, s.inForce, s.trace, s.stats, s.certs, s.accounts.SourceStates,
 			s.ready})
 	return s, nil
+}
+
+// newLimiter makes what counts the limits: at a database it counts with the other nodes.
+func (s *Server) newLimiter(ctx context.Context, c *config.Config) (*policy.Limiter, error) {
+	if shared := s.store.SharedLimits(); shared != nil {
+		return policy.NewSharedLimiter(shared, policy.SharedOptions{Local: handsOff(c)}, time.Now(), s.log), nil
+	}
+	return policy.NewLimiter(ctx, s.store, time.Now(), s.log)
 }
 
 // config is the configuration in force.

@@ -92,7 +92,8 @@ func (s *Server) storeChanged(ctx context.Context, topic string, n int64) bool {
 	case "users":
 		return s.usersChanged(ctx)
 	case relaystore.TopicAppPasswords:
-		// Which of them were revoked is looked for when they are used. A login that is under way may know an older state.
+		// Which of them were revoked is looked for when they are used. A login that is under way may know an older
+		// state, so it comes last.
 		defer s.accounts.DoubtApps()
 		return s.usersChanged(ctx)
 	case "keys":

@@ -156,7 +156,7 @@ func TestAnswersOfOthers(t *testing.T) {
 			t.Errorf("%d answers are given that are none", n)
 		}
 		put("5", good)
-		if given() != 1 || given() != 1 {
+		if first, again := given(), given(); first != 1 || again != 1 {
 			t.Error("the answer of another node is not given")
 		}
 		time.Sleep(attemptTime + time.Second)

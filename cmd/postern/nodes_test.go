@@ -111,8 +111,8 @@ ca_file = %q
 username = "relay"
 password = "upstream secret"
 max_connections = %d
-%s`, n.name, f.cert.CertFile, f.cert.KeyFile, u.String(), n.name, n.address, handoff, f.provider.port, f.ca.File, fleetConnections,
-		f.settings))
+%s`, n.name, f.cert.CertFile, f.cert.KeyFile, u.String(), n.name, n.address, handoff, f.provider.port, f.ca.File,
+		fleetConnections, f.settings))
 	f.nodes = append(f.nodes, n)
 	return n
 }
@@ -525,8 +525,8 @@ func (n *node) each(do func(*testkit.Gate)) {
 // at is the number of the server that is the primary.
 func (f *fleet) at() int { return slices.Index(f.servers, f.primary) }
 
-// befall has something happen to a node. While it lasts, something else happens to another one, if there is a third: one
-// that begins waits up to 40 s for the connections that a node has leased that is not to be heard.
+// befall has something happen to a node. While it lasts, something else happens to another one, if there is a third:
+// one that begins waits up to 40 s for the connections that a node has leased that is not to be heard.
 func (c *chaos) befall(one fault) {
 	began, i := time.Now(), c.rnd.IntN(len(c.nodes))
 	n := c.nodes[i]
@@ -653,8 +653,8 @@ func (c *chaos) judge() {
 	}
 }
 
-// TestNodesShareRates: two nodes together send what the provider takes in a day, and not one message more, also if one of
-// them is killed.
+// TestNodesShareRates: two nodes together send what the provider takes in a day, and not one message more, also if one
+// of them is killed.
 func TestNodesShareRates(t *testing.T) {
 	const most, sent = 20, 30
 	f := newFleet(t, false, fmt.Sprintf("rate = [\"%d messages/day\"]\n[[policy]]\nlimits = []\n", most))

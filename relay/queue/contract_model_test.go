@@ -27,7 +27,8 @@ func runModel(t *testing.T, open func(t *testing.T) wholeStore) {
 			rt.Fatal(err)
 		}
 		first += 1000 // an ID never comes again
-		m := &modelled{first: first, next: first, store: store, ctx: ctx, rows: map[string]*queue.Message{}, now: time.Now().UTC()}
+		m := &modelled{first: first, next: first, store: store, ctx: ctx, rows: map[string]*queue.Message{},
+			now: time.Now().UTC()}
 		m.s = &suite{T: t, store: store, ctx: ctx, now: m.now}
 		rt.Repeat(map[string]func(*rapid.T){
 			"add": m.add, "lease": m.lease, "finish": m.finish, "remove": m.remove, "postpone": m.postpone,

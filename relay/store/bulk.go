@@ -178,8 +178,8 @@ const (
 	bulkLate  = `INSERT INTO search_late SELECT n FROM unnest($1::bigint[]) AS f(n), search_state s
 		WHERE s.k = 1 AND f.n >= s.floor AND f.n < s.high ON CONFLICT DO NOTHING`
 	// A batch of a daemon puts its number in place of the last one, or fails: one whose answer was lost either has its
-	// number there, or is kept from taking place by another number (see fence). Numbers are random: a former life of this
-	// daemon may have a batch under way. Commands share row 0 and have none.
+	// number there, or is kept from taking place by another number (see fence). Numbers are random: a former life of
+	// this daemon may have a batch under way. Commands share row 0 and have none.
 	bulkCounters = `WITH done AS (
 			UPDATE counter SET messages = messages + $1::bigint, held = held + $2::bigint,
 				bytes = bytes + $3::bigint, events = events + $4::bigint, history = history + $5::bigint,

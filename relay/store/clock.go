@@ -17,8 +17,8 @@ type clock struct {
 	used   int64     // guarded by mu; what ahead says
 }
 
-// sameTime is a difference that is not one, in nanoseconds: an answer takes that long, or longer under load. Times that come back from the
-// store are then exactly what went into it.
+// sameTime is a difference that is not one, in nanoseconds: an answer takes that long, or longer under load. Times that
+// come back from the store are then exactly what went into it.
 const sameTime = int64(20 * time.Millisecond)
 
 // set is told what the database said its time was, between two moments of ours.

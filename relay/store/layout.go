@@ -45,7 +45,8 @@ var serverLayout = &layout{
 	record: `WITH m AS (UPDATE message SET next = ?3, waiting_for = ?4, warned = ?5, lease_owner = '', lease_until = 0
 		WHERE id = ?1) UPDATE message_body SET recipients = ?2, last_reply = ?6 WHERE id = ?1`,
 	recordLate: "UPDATE message_body SET recipients = ?2, last_reply = ?3 WHERE id = ?1",
-	resend: `WITH m AS (UPDATE message SET next = ?3, waiting_for = '', bounce = 0, attempts = attempts + 1 WHERE id = ?1)
+	resend: `WITH m AS (UPDATE message SET next = ?3, waiting_for = '', bounce = 0,
+			attempts = attempts + 1 WHERE id = ?1)
 		UPDATE message_body SET recipients = ?2, expires = ?4 WHERE id = ?1`,
 
 	putChunk: "INSERT INTO content (part, n, id, data) VALUES (?1, ?2, ?3, ?4)",

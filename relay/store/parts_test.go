@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/queue"
@@ -89,4 +91,54 @@ func TestPartIsMadeAgain(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	add("m2")
+}
+
+// A message that comes into an old part while that is being dropped keeps its contents.
+func TestPartIsInUseMeanwhile(t *testing.T) {
+	once(t)
+	url := testkit.SharedPostgreSQL(t).NewDatabase(t)
+	s := open(t, ofServer(t, url, "a", true))
+	m := leased("m1")
+	m.Message.Received = time.Now().Add(-40 * time.Hour)
+	if err := s.Add(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	part := testkit.SQL(t, url, "SELECT part FROM content")[0][0]
+	if err := s.Finish(t.Context(), attempt(1, "m1"), "a", queue.Outcome{Remove: true}); err != nil {
+		t.Fatal(err)
+	}
+	other, err := pgconn.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close(t.Context())
+	exec := func(query string) {
+		t.Helper()
+		if _, err := other.Exec(t.Context(), query).ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec("BEGIN; INSERT INTO content VALUES (" + part + ", 'm2', 0, 'x'); INSERT INTO message_body VALUES ('m2', 0, 0, " +
+		"1, " + part + ", 1, '', '', '')")
+	dropped := make(chan int, 1)
+	go func() {
+		n, err := s.DropContents(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		dropped <- n
+	}()
+	for waits := false; !waits; { // as long as it does before it gives up: it comes again
+		waits = len(testkit.SQL(t, url, "SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'")) > 0
+		if !waits && len(dropped) > 0 {
+			t.Fatal("it does not wait for who writes")
+		}
+	}
+	exec("COMMIT")
+	if n := <-dropped; n != 0 {
+		t.Errorf("%d parts are dropped", n)
+	}
+	if left := testkit.SQL(t, url, "SELECT 1 FROM content WHERE id = 'm2'"); len(left) != 1 {
+		t.Error("the contents are gone")
+	}
 }

@@ -12,7 +12,8 @@ import (
 // without such a recipient.
 func (s *Store) Resend(ctx context.Context, f queue.Filter, now, expires time.Time) (int64, error) {
 	return s.act(ctx, "resend", f, func(t *tx, id string) (bool, error) {
-		if _, err := t.find(id); err != nil { // else nobody tries it meanwhile
+		// From here on nobody leases it.
+		if _, err := t.find(id); err != nil {
 			if _, gone := err.(refusal); gone {
 				err = nil
 			}
