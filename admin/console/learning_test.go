@@ -183,6 +183,7 @@ func TestAcceptDevice(t *testing.T) {
 		}
 	}
 	form.Set("login", "copier-1")
+	form.Set("senders", "copier@example.com")
 	w := r.ask(who, "POST", "/learning/act/accept", form)
 	body = w.Body.String()
 	for _, want := range []string{"At 10.0.5.31 it needs no login", "1 message that was held of it goes out now",
