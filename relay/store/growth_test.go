@@ -148,7 +148,8 @@ func TestCostBesideALongQueue(t *testing.T) {
 // look is what a look for due messages costs when nothing is due and vacuum has been there.
 func (g *growth) look() float64 {
 	g.t.Helper()
-	testkit.SQL(g.t, g.url, "VACUUM message, message_body")
+	// Vacuum would leave few dead in the indexes of a large table, for the first look to meet.
+	testkit.SQL(g.t, g.url, "VACUUM (INDEX_CLEANUP ON) message, message_body")
 	return g.cost(20, g.due)
 }
 
