@@ -5,7 +5,7 @@ FUZZTIME ?= 20s
 BENCHFLAGS ?=
 # A process with the race detector waits a second at its end, and the tests start hundreds. SQLite in Go is C in all but
 # syntax: what Go's rules for pointers say of it is not ours to find out, at five times the cost.
-RACE = GORACE=atexit_sleep_ms=20 $(GO) test -race -gcflags=modernc.org/...=-d=checkptr=0
+RACE = GORACE=atexit_sleep_ms=20 $(GO) test -race -parallel 4 -gcflags=modernc.org/...=-d=checkptr=0
 
 .PHONY: help build packages demo test check bench bench-quick bench-postgres bench-tools docs pictures fuzz clean
 

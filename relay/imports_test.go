@@ -136,6 +136,7 @@ var mayImport = map[string][]string{
 var unbound = []string{"relay", "cmd", "bench", "internal"}
 
 func TestImportsFollowTheDiagram(t *testing.T) {
+	t.Parallel()
 	root := ".."
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {

@@ -64,6 +64,7 @@ func (p *provider) refuse(err error) {
 // While the database is away, who was let in lately sends what the provider takes at once, and nothing else is taken;
 // then all goes on by itself, and the trace knows what happened.
 func TestHandOffWhileDatabaseIsAway(t *testing.T) {
+	t.Parallel()
 	for name, how := range map[string]func(*testkit.Gate){
 		"cut": (*testkit.Gate).Cut, "stalled": (*testkit.Gate).Stall,
 	} {
@@ -150,6 +151,7 @@ func TestHandOffWhileDatabaseIsAway(t *testing.T) {
 
 // An account that was locked, removed or edited before the database went away does not get in.
 func TestHandOffForgetsChangedAccounts(t *testing.T) {
+	t.Parallel()
 	o := newOutage(t, newProvider(t), "")
 	for _, login := range []string{"locked@example.com", "removed@example.com", "edited@example.com"} {
 		o.adopts(func() { o.addUser(auth.User{Login: login}) })
@@ -188,6 +190,7 @@ func TestHandOffForgetsChangedAccounts(t *testing.T) {
 
 // A node lets pass its share of the limits alone, and what passed counts when the database is back.
 func TestHandOffKeepsToLimits(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t)
 	o := newOutage(t, p, "[[policy]]\nlimits = [\"20 messages/day\"]\n")
 	c := o.client(rigLogin)

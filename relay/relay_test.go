@@ -28,6 +28,7 @@ import (
 const plainMessage = "From: Anna <anna@example.com>\nTo: bob@example.net\nSubject: test\n\nbody\n"
 
 func TestHandOffAnswersWithTheUpstreamsWords(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
 	if err != nil || !strings.Contains(reply, "taken by provider") {
@@ -61,6 +62,7 @@ func TestHandOffAnswersWithTheUpstreamsWords(t *testing.T) {
 }
 
 func TestWhatLeavesAndWhatStays(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	message := "Bcc: secret@example.org\nReturn-Path: <x@example.org>\nFrom: " +
 		"anna@example.com\nAuthentication-Results: relay.example.com;\n spf=pass\n" +
@@ -90,6 +92,7 @@ func TestWhatLeavesAndWhatStays(t *testing.T) {
 }
 
 func TestSenderMustBelongToTheLogin(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	ok := "From: anna@example.com\nTo: b@example.net\n"
 	for _, test := range []struct {
@@ -142,6 +145,7 @@ func TestSenderMustBelongToTheLogin(t *testing.T) {
 }
 
 func TestUnlistedSenderIsRewritten(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newProvider(t), `[[policy]]
 		senders = ["scans@example.com"]
 		unlisted_sender = "rewrite"`)
@@ -161,6 +165,7 @@ func TestUnlistedSenderIsRewritten(t *testing.T) {
 }
 
 func TestRecipientRules(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newProvider(t), `[[policy]]
 		recipients = ["*@example.com"]`)
 	_, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
@@ -173,6 +178,7 @@ func TestRecipientRules(t *testing.T) {
 }
 
 func TestLimitsSurviveARestart(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newProvider(t), `[[policy]]
 		limits = ["3 messages/day"]`)
 	for range 3 {
@@ -195,6 +201,7 @@ func TestLimitsSurviveARestart(t *testing.T) {
 }
 
 func TestPermanentRefusalIsAnsweredNotBounced(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t)
 	p.onRcpt = func(string) error { return refusal(550, smtp.EnhancedCode{5, 1, 1}, "no such user here") }
 	r := newRig(t, p, "")
@@ -224,6 +231,7 @@ func (r *rig) queued() []*queue.Message {
 }
 
 func TestPartialRefusalQueuesTheRestAndReports(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t)
 	p.onRcpt = func(to string) error {
 		if to == "gone@example.net" {
@@ -248,6 +256,7 @@ func TestPartialRefusalQueuesTheRestAndReports(t *testing.T) {
 
 // A read receipt that cannot be delivered ends without a report: there is nobody to tell (RFC 5321 §4.5.5).
 func TestNoReportAboutANullReversePath(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t)
 	p.onRcpt = func(to string) error {
 		if to == "gone@example.net" {
@@ -274,6 +283,7 @@ func TestNoReportAboutANullReversePath(t *testing.T) {
 }
 
 func TestAccountFaultKeepsTheMailAndNeverBounces(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t)
 	p.onAuth = func(_, _ string) error { return refusal(535, smtp.EnhancedCode{5, 7, 8}, "bad credentials") }
 	r := newRig(t, p, "")
@@ -291,6 +301,7 @@ func TestAccountFaultKeepsTheMailAndNeverBounces(t *testing.T) {
 }
 
 func TestUpstreamDownQueuesAndDeliversLater(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t)
 	busy := true
 	p.onMail = func(string) error {
@@ -325,6 +336,7 @@ func (r *rig) retryAll() {
 }
 
 func TestHandOffDeadlineQueuesWhileTheAttemptRuns(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t)
 	release := make(chan struct{})
 	p.onData = func(received) error { <-release; return nil }
@@ -344,6 +356,7 @@ func TestHandOffDeadlineQueuesWhileTheAttemptRuns(t *testing.T) {
 }
 
 func TestOperatorHoldsReleasesBouncesAndDeletes(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t)
 	p.onMail = func(from string) error {
 		if from == "" {
@@ -383,6 +396,7 @@ func TestOperatorHoldsReleasesBouncesAndDeletes(t *testing.T) {
 }
 
 func TestOverLimitHoldAcceptsAndWaits(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t)
 	r := newRig(t, p, `[[policy]]
 		limits = ["1 messages/day"]
@@ -406,6 +420,7 @@ func TestOverLimitHoldAcceptsAndWaits(t *testing.T) {
 
 // Held mail of a login is bounded: over max_held it is told to come back, and may when a person has made room.
 func TestHeldMailIsBounded(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t)
 	r := newRig(t, p, `[[policy]]
 		limits = ["1 messages/day"]
@@ -446,6 +461,7 @@ func TestHeldMailIsBounded(t *testing.T) {
 }
 
 func TestOverLimitLockLocksTheLogin(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newProvider(t), `[[policy]]
 		limits = ["1 messages/day"]
 		over_limit = "lock"`)
@@ -463,6 +479,7 @@ func TestOverLimitLockLocksTheLogin(t *testing.T) {
 }
 
 func TestSignaturesVerify(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	records := map[string]string{}
 	s := r.store()
@@ -503,6 +520,7 @@ func (brokenSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
 
 // What cannot be signed waits: there is no unsigned send.
 func TestSignatureThatFailsDefers(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	signer, _, err := sign.Generate(sign.Ed25519)
 	if err != nil {
@@ -531,6 +549,7 @@ func TestSignatureThatFailsDefers(t *testing.T) {
 }
 
 func TestReloadTakesANewConfigurationAndRefusesABadOne(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	old := r.client(rigLogin)
 	r.write(`[[policy]]
@@ -557,6 +576,7 @@ func TestReloadTakesANewConfigurationAndRefusesABadOne(t *testing.T) {
 
 // An open session learns, before a reload and after it, who is in a group.
 func TestOpenSessionKnowsNewMembers(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newProvider(t), `[[policy]]
 		senders = ["{login}", "@board"]`)
 	open := r.client(rigLogin)
@@ -632,6 +652,7 @@ func TestPeopleOfTheProviderAreInGroups(t *testing.T) {
 }
 
 func TestRemovedAccountIsRefusedAtOnce(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	r.client(rigLogin).Close()
 	if err := r.store().DeleteUser(t.Context(), rigLogin, nil); err != nil {
@@ -644,6 +665,7 @@ func TestRemovedAccountIsRefusedAtOnce(t *testing.T) {
 }
 
 func TestNetworkListenerGivesItsAccount(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newProvider(t), `listener:auth = "network"
 		listener:networks = ["127.0.0.1"]
 		listener:login = "anna@example.com"`)
@@ -661,6 +683,7 @@ func TestNetworkListenerGivesItsAccount(t *testing.T) {
 }
 
 func TestSecondUpstreamIsTriedWhenTheFirstRefusesUs(t *testing.T) {
+	t.Parallel()
 	first, second := newProvider(t), newProvider(t)
 	first.onAuth = func(_, _ string) error { return refusal(535, smtp.EnhancedCode{5, 7, 8}, "bad credentials") }
 	host, port, _ := strings.Cut(second.address, ":")
@@ -684,6 +707,7 @@ func TestSecondUpstreamIsTriedWhenTheFirstRefusesUs(t *testing.T) {
 }
 
 func TestLoopIsRefused(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	message := strings.Repeat("Received: by a.example; Sun, 22 Nov 2026 10:00:00 +0000\n", 101) + plainMessage
 	if _, err := r.send("anna@example.com", []string{"bob@example.net"}, message); code(err) != 554 {
@@ -692,6 +716,7 @@ func TestLoopIsRefused(t *testing.T) {
 }
 
 func TestStoreThatIsFullRefusesAtMail(t *testing.T) {
+	t.Parallel()
 	fileOnly(t)
 	r := newRig(t, newProvider(t), `[store]
 		min_free = "900TB"`)
@@ -705,6 +730,7 @@ func TestStoreThatIsFullRefusesAtMail(t *testing.T) {
 }
 
 func TestDeviceRestrictedToItsNetwork(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	r.addUser(auth.User{Login: "scanner", Networks: mustPrefixes("192.0.2.0/24")})
 	_, err := r.server.accounts.Authenticate(t.Context(), "scanner", rigPassword, r.anywhere())
@@ -714,6 +740,7 @@ func TestDeviceRestrictedToItsNetwork(t *testing.T) {
 }
 
 func TestRatesOfAnUpstreamSurviveARestart(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t)
 	r := newRig(t, p, `upstream:rate = ["2 messages/day"]`)
 	for n := range 2 {

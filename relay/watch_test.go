@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/relay/keyring"
 	relaystore "postern/relay/store"
@@ -23,6 +22,7 @@ func (s *brokenSink) AppendEvents(context.Context, []trace.Event) error {
 
 // A command that asks for the trace while it cannot be written does not press: what is refused too often is dropped.
 func TestTraceAskedForWhileItCannotBeWritten(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	open := func(daemon bool) *relaystore.Store {
 		s, err := relaystore.Open(t.Context(), relaystore.Options{Dir: dir, Daemon: daemon})
@@ -35,14 +35,20 @@ func TestTraceAskedForWhileItCannotBeWritten(t *testing.T) {
 	sink, log := &brokenSink{}, slog.New(slog.DiscardHandler)
 	s := &Server{store: open(true), trace: trace.NewRecorder(sink, log), log: log}
 	s.trace.Record(trace.Event{Kind: trace.Delivered})
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if open(false).AwaitEvents(ctx) {
-		t.Error("it was answered")
-	}
+	ctx, cancel := context.WithCancel(t.Context())
+	answered := make(chan bool, 1)
+	command := open(false)
+	go func() { answered <- command.AwaitEvents(ctx) }()
 	seen := map[string]int64{}
-	for range 20 {
+	for looks := 0; looks < 20; {
 		s.takeChanges(t.Context(), seen, map[string]int64{})
+		if sink.writes > 0 { // it was asked
+			looks++
+		}
+	}
+	cancel()
+	if <-answered {
+		t.Error("it was answered")
 	}
 	if sink.writes != 1 || s.trace.Dropped() > 0 {
 		t.Errorf("%d writes, %d events dropped", sink.writes, s.trace.Dropped())
@@ -51,6 +57,7 @@ func TestTraceAskedForWhileItCannotBeWritten(t *testing.T) {
 
 // A change that cannot be taken over is told once, counts as not seen, and is tried again when a wakePeriod is over.
 func TestAChangeThatFailsIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	r.close()
 	c, err := r.load()

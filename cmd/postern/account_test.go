@@ -105,6 +105,7 @@ func short(u auth.User) string {
 }
 
 func TestUserSet(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	l.ok("user", "add", "anna", "--sender", "anna@example.com", "--network", "192.0.2.0/24", "--group", "staff",
 		"--note", "first floor")
@@ -146,6 +147,7 @@ func TestUserSet(t *testing.T) {
 }
 
 func TestUserSetRefuses(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	l.ok("user", "add", "anna@example.com", "--sender", "anna@example.com")
 	before := short(l.user("anna@example.com"))
@@ -182,6 +184,7 @@ func TestUserSetRefuses(t *testing.T) {
 
 // Commands that run at the same time, each a process of its own, undo nothing of each other.
 func TestCommandsRace(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	l.ok("user", "add", "anna", "--without-sender")
 	l.ok("device", "add", "scanner", "--without-sender")
@@ -234,6 +237,7 @@ func TestCommandsRace(t *testing.T) {
 
 // Of several who make the same keys one has made them all, and the others none.
 func TestSameKeysRace(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	var all sync.WaitGroup
 	var made, refused atomic.Int32
@@ -259,6 +263,7 @@ func TestSameKeysRace(t *testing.T) {
 
 // A lock that comes between reading and writing an account stays: the second store is a daemon's.
 func TestLockBetweenStays(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	l.ok("user", "add", "anna", "--without-sender")
 	err := l.store.ChangeUsers(t.Context(), []string{"anna"}, func(u *auth.User, exists bool) error {
@@ -291,6 +296,7 @@ func (r *typist) Read(b []byte) (int, error) {
 
 // A device command that has found a device leaves a person's account alone, which the login may have become meanwhile.
 func TestDeviceBecomesPersonMeanwhile(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	l.ok("device", "add", "scanner", "--without-sender")
 	hash := l.user("scanner").Hash
@@ -321,6 +327,7 @@ func TestDeviceBecomesPersonMeanwhile(t *testing.T) {
 }
 
 func TestDeviceCommands(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	l.ok("user", "add", "anna@example.com")
 	var made operate.DeviceCard
@@ -372,6 +379,7 @@ func TestDeviceCommands(t *testing.T) {
 }
 
 func TestUserImport(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	for name, table := range map[string]string{
 		"plain": "login,password,senders,networks,groups,note,kind\n" +
@@ -424,6 +432,7 @@ func TestUserImport(t *testing.T) {
 }
 
 func TestUserImportIsAllOrNothing(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	l.ok("user", "add", "old@example.com")
 	for name, c := range map[string]struct {
@@ -478,6 +487,7 @@ func TestUserImportIsAllOrNothing(t *testing.T) {
 }
 
 func TestUserImportUpdates(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	l.ok("user", "add", "anna", "--sender", "anna@example.com", "--network", "10.0.0.0/8", "--note", "old")
 	before := l.user("anna")
@@ -517,6 +527,7 @@ func TestUserImportUpdates(t *testing.T) {
 
 // What people see of accounts has no password and no hash.
 func TestNoListShowsPasswords(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	hash, err := auth.HashChosen("a password that was chosen")
 	if err != nil {
@@ -547,6 +558,7 @@ func TestNoListShowsPasswords(t *testing.T) {
 
 // TestNothingLikeThatIsNoEmptyQueue: a filter that matches nothing does not say that the queue is empty.
 func TestNothingLikeThatIsNoEmptyQueue(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	for args, want := range map[string]string{"": "The queue is empty.", "--from x@example.com": "like that",
 		"--login x": "like that", "--held": "like that"} {

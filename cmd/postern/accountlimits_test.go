@@ -12,6 +12,7 @@ import (
 
 // TestUserLimits: a command beside the daemon says at once what the daemon has counted, and after a restart too.
 func TestUserLimits(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "\n[[policy]]\nlogins = [\"anna@*\"]\nlimits = [\"5 messages/day\", \"7 recipients/week\"]\n"+
 		"[[policy]]\nlogins = [\"scanner\"]\nlimits = []\n")
 	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")

@@ -87,6 +87,7 @@ func noToken(t *testing.T, text string) {
 
 // The provider answers 535: the hook hears of it once, whatever is tried and over a restart, and then of the recovery.
 func TestAlertOfARefusedUpstreamAndItsRecovery(t *testing.T) {
+	t.Parallel()
 	o, h := alerting(t, "[delivery]\nretry = [\"1s\"]\n")
 	o.write("upstream.secret", "not the secret\n")
 	p := o.serveWatchful()
@@ -131,6 +132,7 @@ func TestAlertOfARefusedUpstreamAndItsRecovery(t *testing.T) {
 }
 
 func TestAlertOfALockout(t *testing.T) {
+	t.Parallel()
 	o, h := alerting(t, "[auth.lockout]\nfailures = 3\n")
 	base := o.withAdmin()
 	p := o.serveWatchful()
@@ -168,6 +170,7 @@ func TestAlertOfALockout(t *testing.T) {
 
 // A hook that is down holds up neither mail nor the end.
 func TestAlertToAHookThatIsDown(t *testing.T) {
+	t.Parallel()
 	o, h := alerting(t, "[auth.lockout]\nfailures = 3\n")
 	h.status = 503
 	p := o.serve()
@@ -182,6 +185,7 @@ func TestAlertToAHookThatIsDown(t *testing.T) {
 }
 
 func TestAlertTest(t *testing.T) {
+	t.Parallel()
 	o, h := alerting(t, "")
 	o.edit("[[listener]]", "[[alert]]\nurl = \"http://127.0.0.1:1/T0KEN\"\n[[listener]]")
 	run := func(args ...string) testkit.Output {

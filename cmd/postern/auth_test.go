@@ -15,6 +15,7 @@ import (
 
 // TestAuthTest: it says which source decides and why, which no client hears, and changes nothing.
 func TestAuthTest(t *testing.T) {
+	t.Parallel()
 	program := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("Content-Type", "application/json")

@@ -11,6 +11,7 @@ import (
 
 // TestAuthTestOfAppPassword: a trial knows app passwords, and says how many a login has.
 func TestAuthTestOfAppPassword(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	l.runWith("store password", "user", "add", "anna", "--password-stdin", "--without-sender")
 	out, errs, err := l.run("app-password", "add", "anna", "Canon", "--json")

@@ -15,6 +15,7 @@ import (
 
 // A person inside a LAN gets a certificate as docs/certificates.md says: print the record, publish it, ask.
 func TestCertificateByStaticRecord(t *testing.T) {
+	t.Parallel()
 	zone := dnstest.Zone("example.com") + "relay.example.com 300 A 127.0.0.1\n"
 	world := dnstest.Start(t, zone)
 	ca := testkit.NewPebble(t, testkit.PebbleOptions{DNS: world.Resolver.String()})
@@ -80,6 +81,7 @@ func TestCertificateByStaticRecord(t *testing.T) {
 }
 
 func TestCertificateFromFile(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	if out := l.ok("cert", "list"); !strings.Contains(out, "There is none yet") {
 		t.Errorf("%s", out)

@@ -14,6 +14,7 @@ import (
 
 // TestCertExport: what is written has the certificate and never the key.
 func TestCertExport(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	leaf := testkit.NewCA(t).Leaf(testkit.LeafOptions{})
 	text, err := os.ReadFile(l.config)

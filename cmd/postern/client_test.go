@@ -25,6 +25,7 @@ func (s *setupOffice) cardOf(login string) (c clientsetup.Card) {
 
 // What postern client prints is what clients can send with, on every port.
 func TestPrintedValuesWork(t *testing.T) {
+	t.Parallel()
 	const login, secret = "anna@example.com", "a chosen password"
 	s := newSetupOffice(t)
 	s.edit(`url = "https://relay.example.com"`, "url = \"https://relay.example.com\"\nserver = \"localhost\"")
@@ -84,6 +85,7 @@ var programs = map[string]struct {
 
 // The programs of the guide for applications send, as they stand there but for names.
 func TestGuideForApplications(t *testing.T) {
+	t.Parallel()
 	const login, secret = "anna@example.com", "a chosen password"
 	s := newSetupOffice(t)
 	s.postern(secret+"\n", "user", "add", login, "--password-stdin")
@@ -124,6 +126,7 @@ func TestGuideForApplications(t *testing.T) {
 }
 
 func TestClientCommand(t *testing.T) {
+	t.Parallel()
 	s := newSetupOffice(t, "autoconfig.example.com")
 	s.postern("", "user", "add", "anna@example.com", "--network", "192.0.2.0/24")
 	s.postern("", "user", "lock", "anna@example.com")

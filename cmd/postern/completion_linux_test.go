@@ -109,6 +109,7 @@ func (p *prompt) fish(lines []string) []string {
 }
 
 func TestCompletion(t *testing.T) {
+	t.Parallel()
 	p := newPrompt(t)
 	keepDocs(t, p.scripts, "completions")
 	p.postern("user", "add", "anna@example.com", "--note", "of sales")
@@ -147,6 +148,7 @@ func TestCompletion(t *testing.T) {
 }
 
 func TestCompletionByFish(t *testing.T) {
+	t.Parallel()
 	p := newPrompt(t)
 	p.postern("user", "add", "anna@example.com", "--note", "of sales")
 	got := p.fish([]string{"postern queue li", "postern user show ann", "postern user show relay.t"})
@@ -158,6 +160,7 @@ func TestCompletionByFish(t *testing.T) {
 
 // Somebody who presses a key for completion makes no store and is shown no error.
 func TestCompletionTouchesNothing(t *testing.T) {
+	t.Parallel()
 	p := newPrompt(t)
 	for _, config := range []string{p.config(), filepath.Join(p.dir, "none.toml")} {
 		out := testkit.Run(t, "", "__complete", "--config", config, "user", "show", "")

@@ -11,6 +11,7 @@ import (
 )
 
 func TestConsoleAndTokenCommands(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	for _, step := range []struct {
 		args string
@@ -55,6 +56,7 @@ func TestConsoleAndTokenCommands(t *testing.T) {
 }
 
 func TestConsoleJSON(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	get := func(v any, args ...string) {
 		t.Helper()

@@ -9,6 +9,7 @@ import (
 )
 
 func TestCommandOf(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ executable, typed, want string }{
 		{"/tmp/go-build123/b001/exe/postern", "/tmp/go-build123/b001/exe/postern", "go run ./cmd/postern"},
 		{"/root/.cache/go-build/ab/cd-d/postern", "/root/.cache/go-build/ab/cd-d/postern", "go run ./cmd/postern"},
@@ -45,6 +46,7 @@ func TestDemoSettings(t *testing.T) {
 
 // dkim add says when its key will sign nothing.
 func TestDKIMAddWhereNothingIsSigned(t *testing.T) {
+	t.Parallel()
 	for provider, want := range map[string]bool{"microsoft365": true, "generic": false} {
 		config := t.TempDir() + "/relay.toml"
 		writeTo(t, config, "data_dir = \"data\"\n[[upstream]]\nname = \"office\"\nprovider = \""+provider+"\"\nhost "+

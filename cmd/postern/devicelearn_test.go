@@ -8,6 +8,7 @@ import (
 
 // TestDevicesAreLearned: what a person who sets up devices types, and what they see.
 func TestDevicesAreLearned(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	if _, _, err := l.run("device", "learn", "--network", "10.0.5.0/24"); err == nil ||
 		!strings.Contains(err.Error(), `profile = "appliance"`) {

@@ -80,6 +80,7 @@ func (r *registrar) zoneLines(args ...string) (lines []string) {
 
 // The life of keys by the command line, with a real resolver and name servers.
 func TestDKIMLife(t *testing.T) {
+	t.Parallel()
 	r := newRegistrar(t)
 	old := r.zoneLines("dkim", "add", "example.com", "--selector", "s")
 	r.must(errSilent, "missing", "dkim", "check")
@@ -122,6 +123,7 @@ func TestDKIMLife(t *testing.T) {
 
 // Another resolver may be asked, as by the other commands that look at DNS.
 func TestDKIMCheckAsksAnotherResolver(t *testing.T) {
+	t.Parallel()
 	r := newRegistrar(t)
 	r.publish(r.zoneLines("dkim", "add", "example.com")...)
 	r.must(nil, "published", "dkim", "check")

@@ -76,6 +76,7 @@ func zoneOf(lines ...string) string {
 }
 
 func TestDNSOfHealthyDomain(t *testing.T) {
+	t.Parallel()
 	b := newBureau(t, generic)
 	b.world = dnstest.Start(t, zoneOf(b.zoneLines(), `example.com 300 TXT "v=spf1 ip4:203.0.113.0/24 -all"`,
 		`_dmarc.example.com 300 TXT "v=DMARC1; p=reject; rua=mailto:dmarc@example.com"`))
@@ -95,6 +96,7 @@ func TestDNSOfHealthyDomain(t *testing.T) {
 }
 
 func TestDNSOfBrokenDomain(t *testing.T) {
+	t.Parallel()
 	b := newBureau(t, "provider = \"microsoft365\"\nusername = \"a@example.com\"\npassword = \"x\"")
 	b.world = dnstest.Start(t, zoneOf(dnstest.Zone("outlook.com"),
 		`spf.protection.outlook.com 300 TXT "v=spf1 ip4:198.51.100.0/24 -all"`,
@@ -126,6 +128,7 @@ func TestDNSOfBrokenDomain(t *testing.T) {
 }
 
 func TestDNSOfForeignDomain(t *testing.T) {
+	t.Parallel()
 	b := newBureau(t, generic)
 	b.world = dnstest.Start(t, dnstest.Zone("example.net"))
 	out, _ := b.run("dns", "example.net")
@@ -135,6 +138,7 @@ func TestDNSOfForeignDomain(t *testing.T) {
 }
 
 func TestDNSListsDomains(t *testing.T) {
+	t.Parallel()
 	b := newBureau(t, generic)
 	if out, err := b.run("dns"); err != nil || out != "example.com\n" {
 		t.Errorf("%q, %v", out, err)
@@ -142,6 +146,7 @@ func TestDNSListsDomains(t *testing.T) {
 }
 
 func TestDNSWrongUsage(t *testing.T) {
+	t.Parallel()
 	b := newBureau(t, generic)
 	for _, args := range [][]string{{"dns", "a.example", "b.example"}, {"dns", "not a domain"}, {"dns", "[192.0.2.1]"},
 		{"dns", "example.com", "--resolver", "dns.example.com"}, {"dns", "example.com", "--address", "here"}} {
@@ -154,6 +159,7 @@ func TestDNSWrongUsage(t *testing.T) {
 
 // The doctor takes the server's public address as postern dns does, and says the same of it.
 func TestDoctorLooksAtTheAddressThatItIsTold(t *testing.T) {
+	t.Parallel()
 	b := newBureau(t, "provider = \"microsoft365-direct\"\nhost = \"example-com.mail.protection.outlook.com\"")
 	b.world = dnstest.Start(t, zoneOf(`example.com 300 TXT "v=spf1 -all"`))
 	for _, args := range [][]string{{"dns", "example.com"}, {"doctor", "--only", "dns"}} {

@@ -17,6 +17,7 @@ import (
 
 // Doctor beside a real daemon: what is healthy is healthy, the exit code follows danger, and what is lacking is said.
 func TestDoctorOfARunningRelay(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "")
 	world := dnstest.Start(t, zoneOf(`example.com 300 TXT "v=spf1 ip4:203.0.113.0/24 -all"`))
 	ask := func(ok bool, args ...string) string {
@@ -60,6 +61,7 @@ func TestDoctorOfARunningRelay(t *testing.T) {
 
 // A watch prints what came and what went, by kind and subject: an age that changes is no news.
 func TestDoctorWatchPrintsChanges(t *testing.T) {
+	t.Parallel()
 	report := func(list ...finding.Finding) *doctor.Report {
 		return &doctor.Report{Time: time.Now(), Findings: list}
 	}
@@ -121,6 +123,7 @@ func (e *endsAfter) Write(p []byte) (int, error) {
 
 // A watch that is ended has the exit code of its last examination.
 func TestDoctorWatchEnds(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "")
 	for only, code := range map[string]int{"daemon": exitNo, "queue": 0} {
 		ctx, cancel := context.WithCancel(t.Context())

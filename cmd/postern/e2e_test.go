@@ -126,6 +126,7 @@ func (o *office) submission(subject string) testkit.Submission {
 }
 
 func TestRealClientsSendAndTheTraceTells(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "")
 	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
 	o.postern("", "dkim", "add", "example.com", "--now")
@@ -221,6 +222,7 @@ func TestDemoOnce(t *testing.T) {
 }
 
 func TestSecondDaemonIsRefused(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "")
 	p := o.serve()
 	defer p.Stop()
@@ -231,6 +233,7 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 }
 
 func TestConfigurationMistakesAreRefusedWithTheirPlace(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "nonsense = 1\n")
 	for _, command := range []string{"check", "serve"} {
 		out := testkit.Run(t, "", command, "--config", o.config)
@@ -241,6 +244,7 @@ func TestConfigurationMistakesAreRefusedWithTheirPlace(t *testing.T) {
 }
 
 func TestWrongUsageExitsWithTwo(t *testing.T) {
+	t.Parallel()
 	for _, args := range [][]string{{"queue"}, {"queue", "nonsense"}, {"user", "add"}, {"serve", "--nonsense"},
 		{"trace", "--since", "yesterday"}, {"trace", "--kind", "refuse"}, {"queue", "delete"}} {
 		p := testkit.Postern(t, args...)
@@ -252,6 +256,7 @@ func TestWrongUsageExitsWithTwo(t *testing.T) {
 }
 
 func TestAccountsLifeFromTheCommandLine(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "")
 	p := o.serve()
 	defer p.Stop()

@@ -11,6 +11,7 @@ import (
 )
 
 func TestParseEnv(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]string{
 		"":                              "",
 		"A=b\n":                         "A=b",

@@ -13,6 +13,7 @@ import (
 
 // TestQueueExpect: an action whose selection is larger than --expect does nothing.
 func TestQueueExpect(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	for i := range 3 {
 		m := &queue.Message{ID: fmt.Sprint("m", i), Login: "anna", Received: time.Now(),
@@ -42,6 +43,7 @@ func TestQueueExpect(t *testing.T) {
 }
 
 func TestAgree(t *testing.T) {
+	t.Parallel()
 	for answer, want := range map[string]bool{"y\n": true, "YES\r\n": true, "\n": false, "": false, "n\n": false,
 		"yes please\n": false, "y": true} {
 		var asked bytes.Buffer

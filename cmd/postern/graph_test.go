@@ -99,6 +99,7 @@ token_url = "%s/contoso.example/oauth2/v2.0/token"
 
 // What a person asks of an upstream that is Microsoft Graph, before the daemon runs.
 func TestGraphOnTheCommandLine(t *testing.T) {
+	t.Parallel()
 	o := newGraphOffice(t, "", "", "[[policy]]\nsenders = [\"scans@contoso.example\", \"office@contoso.example\"]\n")
 	for _, c := range []struct {
 		args, want string
@@ -129,6 +130,7 @@ func TestGraphOnTheCommandLine(t *testing.T) {
 // With identity = "sender" the mailbox of each sender that policies name is tried, and one that fails keeps no other
 // from it.
 func TestUpstreamTestOfEachMailboxByGraph(t *testing.T) {
+	t.Parallel()
 	o := newGraphOffice(t, "", `identity = "sender"`, `[[policy]]
 senders = ["scans@contoso.example", "boss@contoso.example", "*@contoso.example"]
 `)
@@ -167,6 +169,7 @@ senders = ["scans@contoso.example", "boss@contoso.example", "*@contoso.example"]
 
 // Where large mail is rebuilt, its own permission is tried.
 func TestUpstreamTestOfLargeMailByGraph(t *testing.T) {
+	t.Parallel()
 	o := newGraphOffice(t, `large_mail = "upload"`, "", "")
 	if out, err := o.command("upstream", "test", "office"); err != nil || !strings.Contains(out, "large-mail") ||
 		!strings.Contains(out, "would make drafts for office@contoso.example") {

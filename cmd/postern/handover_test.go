@@ -97,6 +97,7 @@ func (m *manager) start(o *office) *exec.Cmd {
 // A client that comes while there is no daemon waits, and is served by the next. A listener that the configuration has
 // no more is gone then, although its socket was kept.
 func TestRestartRefusesNobody(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "")
 	gone := fmt.Sprintf("localhost:%d", testkit.FreePort(t))
 	config, err := os.ReadFile(o.config)

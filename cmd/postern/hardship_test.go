@@ -229,6 +229,7 @@ func lockStore(t *testing.T, path string) (unlock func()) {
 
 // TestUpstreamFaultsLoseNothing: promises 1 and 2 over every stage of an upstream session.
 func TestUpstreamFaultsLoseNothing(t *testing.T) {
+	t.Parallel()
 	half := 0.5
 	for _, test := range []struct {
 		name    string
@@ -291,6 +292,7 @@ func (s *siege) unpause(p *testkit.Process, claim ledger.Claim) {
 // TestBadUpstreamCertificateKeepsTheMail: a certificate that is not for the host, or has expired, is
 // never overlooked, and its mail waits.
 func TestBadUpstreamCertificateKeepsTheMail(t *testing.T) {
+	t.Parallel()
 	ca := testkit.NewCA(t)
 	for name, cert := range map[string]testkit.Cert{"wrong name": ca.WrongName(), "expired": ca.Expired()} {
 		t.Run(name, func(t *testing.T) {
@@ -377,6 +379,7 @@ func TestFullDisk(t *testing.T) {
 
 // TestStoreThatCannotBeUsedIsRefusedAtStart: each way to spoil a data directory has a sentence.
 func TestStoreThatCannotBeUsedIsRefusedAtStart(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]func(t *testing.T, db string) error{
 		"garbage": func(_ *testing.T, db string) error {
 			return os.WriteFile(db, bytes.Repeat([]byte("garbage "), 4096), 0o600)

@@ -10,6 +10,7 @@ import (
 
 // TestImportSaysScram: where SCRAM is offered, an import says that its passwords have no keys for it yet.
 func TestImportSaysScram(t *testing.T) {
+	t.Parallel()
 	for _, scram := range []bool{false, true} {
 		l := newCommandLine(t)
 		mechanisms := `["PLAIN", "LOGIN"]`

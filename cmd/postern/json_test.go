@@ -34,6 +34,7 @@ var silent = []string{
 
 // Every command that shows something shows it to machines too. A new one has --json or stands above.
 func TestListingsHaveJSON(t *testing.T) {
+	t.Parallel()
 	seen := 0
 	var walk func(c *cobra.Command)
 	walk = func(c *cobra.Command) {
@@ -152,6 +153,7 @@ func keysOf(t *testing.T, what, text string) (keys []string) {
 }
 
 func TestDKIMRecordsAsJSON(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "relay.toml")
 	if err := os.WriteFile(config, []byte("hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[upstream]]\n"+
@@ -206,6 +208,7 @@ func TestDKIMRecordsAsJSON(t *testing.T) {
 
 // What check finds is there for machines, too.
 func TestCheckJSON(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "")
 	var view checkView
 	if err := json.Unmarshal([]byte(o.postern("", "check", "--json")), &view); err != nil || !view.OK ||

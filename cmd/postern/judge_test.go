@@ -60,6 +60,7 @@ func TestJudgeSaysHowAReplyIsRead(t *testing.T) {
 }
 
 func TestJudgeByAnUpstream(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "relay.toml")
 	const text = `hostname = "relay.example.com"
 [[upstream]]
@@ -112,6 +113,7 @@ func isUsage(err error) bool {
 }
 
 func TestJudgeUsedWrongly(t *testing.T) {
+	t.Parallel()
 	for want, args := range map[string][]string{
 		"has no reply code":          {"Sending too fast"},
 		"is no refusal":              {"250 OK"},

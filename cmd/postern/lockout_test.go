@@ -17,6 +17,7 @@ import (
 // TestListAndUnlockShowLockouts: the list of accounts says who is locked out for a while, and unlock takes addresses
 // too.
 func TestListAndUnlockShowLockouts(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "relay.toml")
 	if err := os.WriteFile(config, []byte("hostname = \"relay.example.com\"\ndata_dir = "+

@@ -14,6 +14,7 @@ import (
 // TestLogSaysEachThingOnce goes through what happens on a day and looks at each line: no key twice, nothing that is
 // empty, and no reply, cause or detail that repeats another.
 func TestLogSaysEachThingOnce(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "\n[[policy]]\nlimits = [\"3 messages/hour\"]\n")
 	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
 	p := o.serve()

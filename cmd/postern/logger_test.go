@@ -38,6 +38,7 @@ func visible(line string) error {
 // TestLogLinesCannotBeForged: whatever stands in a message, a key or a value of any kind, is one line that is visible
 // as it is, and says the same.
 func TestLogLinesCannotBeForged(t *testing.T) {
+	t.Parallel()
 	for _, format := range []string{"text", "json"} {
 		for _, text := range hostile {
 			for what, log := range map[string]func(*slog.Logger){
@@ -76,6 +77,7 @@ func TestLogLinesCannotBeForged(t *testing.T) {
 
 // TestOneLogger: nothing in the product writes a log past newLogger.
 func TestOneLogger(t *testing.T) {
+	t.Parallel()
 	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") ||
 			path == filepath.Join("..", "..", "cmd", "postern", "logger.go") {
@@ -98,6 +100,7 @@ func TestOneLogger(t *testing.T) {
 
 // TestHostileFieldsInTheLog says hostile things wherever a client can, and looks at all lines of the daemon's log.
 func TestHostileFieldsInTheLog(t *testing.T) {
+	t.Parallel()
 	for _, format := range []string{"text", "json"} {
 		o := newOffice(t, "\n[log]\nformat = \""+format+"\"\nlevel = \"debug\"\n")
 		o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")

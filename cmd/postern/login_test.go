@@ -135,6 +135,7 @@ func (f *consentOffice) wantLogin() {
 }
 
 func TestLoginByDeviceCode(t *testing.T) {
+	t.Parallel()
 	f := newConsentOffice(t, "device-code", fakeprovider.OAuthOptions{DeviceInterval: time.Second})
 	if out, err := f.run("upstream", "test", "m365"); err == nil ||
 		!strings.Contains(out, "postern upstream login m365") {
@@ -156,6 +157,7 @@ func TestLoginByDeviceCode(t *testing.T) {
 }
 
 func TestLoginByPaste(t *testing.T) {
+	t.Parallel()
 	f := newConsentOffice(t, "authorization-code", fakeprovider.OAuthOptions{Consenter: consenter})
 	in, terminal := io.Pipe()
 	defer terminal.Close()
@@ -180,6 +182,7 @@ func TestLoginByPaste(t *testing.T) {
 }
 
 func TestLoginOnThisMachine(t *testing.T) {
+	t.Parallel()
 	f := newConsentOffice(t, "authorization-code", fakeprovider.OAuthOptions{Consenter: consenter})
 	in, terminal := io.Pipe()
 	defer terminal.Close()
@@ -196,6 +199,7 @@ func TestLoginOnThisMachine(t *testing.T) {
 }
 
 func TestLoginRefusals(t *testing.T) {
+	t.Parallel()
 	f := newConsentOffice(t, "device-code", fakeprovider.OAuthOptions{DeviceInterval: time.Second})
 	for _, c := range []struct {
 		args []string

@@ -86,6 +86,7 @@ func plainWords(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // mandoc has nothing to say against the pages, not even about style, and finds all that they point to.
 func TestManualPagesAreRight(t *testing.T) {
+	t.Parallel()
 	dir := manualPages(t)
 	keepDocs(t, dir, "man")
 	pages, err := filepath.Glob(filepath.Join(dir, "man?", "*"))
@@ -112,6 +113,7 @@ func TestManualPagesAreRight(t *testing.T) {
 
 // Each command stands on its page with all that --help says of it.
 func TestManualPagesHaveEveryCommand(t *testing.T) {
+	t.Parallel()
 	dir := manualPages(t)
 	seen := 0
 	for _, top := range rootCommand().Commands() {
@@ -145,6 +147,7 @@ func TestManualPagesHaveEveryCommand(t *testing.T) {
 
 // What relay.toml says, relay.toml(5) says: each of its lines, but for the signs of comments.
 func TestManualPageSaysWhatTheConfigurationSays(t *testing.T) {
+	t.Parallel()
 	annotated, err := os.ReadFile("../../relay.toml")
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 // TestUserMechanisms: a password brings its keys for SCRAM where that is offered, a certificate can be pinned and taken
 // away, and user show says what a login can use.
 func TestUserMechanisms(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	text, err := os.ReadFile(l.config)
 	if err != nil {
@@ -87,6 +88,7 @@ func TestUserMechanisms(t *testing.T) {
 
 // TestDeviceMayCram: device show says whether a device may use CRAM-MD5, in words and in JSON, and what to do if not.
 func TestDeviceMayCram(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	text, err := os.ReadFile(l.config)
 	if err != nil {
@@ -126,6 +128,7 @@ func TestDeviceMayCram(t *testing.T) {
 
 // TestAuthTestToken: postern auth test --token says whose a token is, and why one is not accepted, and never shows it.
 func TestAuthTestToken(t *testing.T) {
+	t.Parallel()
 	i := oidctest.New(t)
 	l := newCommandLine(t)
 	text, err := os.ReadFile(l.config)

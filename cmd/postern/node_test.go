@@ -14,6 +14,7 @@ import (
 
 // Nodes at a database are listed, drained before an upgrade, and undrained.
 func TestNodes(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	database := testkit.SharedPostgreSQL(t).NewDatabase(t)
 	l.config = l.serverConfig(database)
@@ -69,6 +70,7 @@ func TestNodes(t *testing.T) {
 
 // With SQLite there is one node, and nothing to drain.
 func TestNodesWithSQLite(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	if out := l.ok("node", "list"); out != "There is one node, this machine: the store is SQLite.\n" {
 		t.Error(out)

@@ -656,6 +656,7 @@ func (c *chaos) judge() {
 // TestNodesShareRates: two nodes together send what the provider takes in a day, and not one message more, also if one
 // of them is killed.
 func TestNodesShareRates(t *testing.T) {
+	t.Parallel()
 	const most, sent = 20, 30
 	f := newFleet(t, false, fmt.Sprintf("rate = [\"%d messages/day\"]\n[[policy]]\nlimits = []\n", most))
 	f.provider.calm = true
@@ -694,6 +695,7 @@ const plainX = "From: anna@example.com\r\nSubject: x\r\n\r\nx\r\n"
 
 // TestNodesShareLimits: two nodes together let pass what one of them would, and not one message more.
 func TestNodesShareLimits(t *testing.T) {
+	t.Parallel()
 	const most = 30
 	f := newFleet(t, false, fmt.Sprintf("[[policy]]\nlimits = [\"%d messages/day\"]\n", most))
 	f.provider.calm = true

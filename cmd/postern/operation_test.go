@@ -51,6 +51,7 @@ func get(t *testing.T, url string) (int, string) {
 }
 
 func TestHealthReadinessAndMetrics(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "")
 	base := o.withAdmin()
 	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
@@ -88,6 +89,7 @@ func TestHealthReadinessAndMetrics(t *testing.T) {
 }
 
 func TestHangupAndFileChangeReload(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "\n[[policy]]\nrecipients = [\"*@example.net\"]\n")
 	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
 	p := o.serveWatchful()
@@ -112,6 +114,7 @@ func TestHangupAndFileChangeReload(t *testing.T) {
 }
 
 func TestNewListenerByReload(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "")
 	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
 	p := o.serve()
@@ -144,6 +147,7 @@ func TestNewListenerByReload(t *testing.T) {
 
 // TestSystemdIsTold speaks systemd's notification protocol (sd_notify(3)).
 func TestSystemdIsTold(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "")
 	path := filepath.Join(o.dir, "notify")
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
@@ -181,6 +185,7 @@ func TestSystemdIsTold(t *testing.T) {
 
 // TestTerminationDrains: what is in the middle of a transfer at SIGTERM is answered, and its answer holds.
 func TestTerminationDrains(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "")
 	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
 	p := o.serve()
@@ -205,6 +210,7 @@ func TestTerminationDrains(t *testing.T) {
 
 // TestStatus: without a daemon, with one, and with one that cannot send; /readyz says the same in short.
 func TestStatus(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "\n[delivery]\nretry = [\"1s\"]\n")
 	base := o.withAdmin()
 	status := func(want string, ok bool) string {

@@ -11,6 +11,7 @@ import (
 
 // Whatever a person may do in the console or by the API has a command of its name, or one that stands here.
 func TestEveryOperationHasACommand(t *testing.T) {
+	t.Parallel()
 	elsewhere := map[string]string{
 		"queue headers": "queue show --headers", "queue content": "queue show --content",
 		"dns list":     "dns",
@@ -40,6 +41,7 @@ func TestEveryOperationHasACommand(t *testing.T) {
 
 // What the alerts for Prometheus and the dashboard tell people to type are commands, with flags that these have.
 func TestAlertsNameCommands(t *testing.T) {
+	t.Parallel()
 	seen, told := 0, regexp.MustCompile(`"postern ([^"\\]+)`)
 	for _, file := range []string{"prometheus/rules.yaml", "grafana/postern.json"} {
 		text, err := os.ReadFile("../../deploy/" + file)

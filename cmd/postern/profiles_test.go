@@ -26,6 +26,7 @@ func runProfiles(t *testing.T, args ...string) (string, error) {
 }
 
 func TestProfilesAreListed(t *testing.T) {
+	t.Parallel()
 	out, err := runProfiles(t)
 	if err != nil {
 		t.Fatal(err)
@@ -46,6 +47,7 @@ func TestProfilesAreListed(t *testing.T) {
 }
 
 func TestProfileIsShown(t *testing.T) {
+	t.Parallel()
 	out, err := runProfiles(t, "ses")
 	if err != nil || !strings.Contains(out, "Daily message quota exceeded") ||
 		!strings.Contains(out, "docs.aws.amazon.com") {
@@ -60,6 +62,7 @@ func TestProfileIsShown(t *testing.T) {
 }
 
 func TestProfilesAsJSON(t *testing.T) {
+	t.Parallel()
 	out, err := runProfiles(t, "--json")
 	if err != nil {
 		t.Fatal(err)

@@ -51,6 +51,7 @@ func onTerminal(t *testing.T, columns int, env []string, args ...string) string 
 }
 
 func TestListOnATerminal(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	note := "on the second floor, beside the kitchen, behind the door with the broken handle"
 	l.ok("user", "add", "anna@example.com", "--sender", "*@example.org", "--note", note)

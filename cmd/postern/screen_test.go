@@ -32,6 +32,7 @@ func printed(t *testing.T, s *screen) string {
 }
 
 func TestTablesFitTheTerminal(t *testing.T) {
+	t.Parallel()
 	plain := printed(t, &screen{})
 	if lines := strings.Count(plain, "\n"); lines != 3 {
 		t.Errorf("without a width a row is a line, not %d:\n%s", lines, plain)
@@ -69,6 +70,7 @@ func sortedRunes(s string) []rune {
 }
 
 func TestColourOnScreensOnly(t *testing.T) {
+	t.Parallel()
 	plain, coloured := printed(t, &screen{width: 80}), printed(t, &screen{width: 80, colour: true})
 	if strings.Contains(plain, "\x1b") {
 		t.Errorf("colours without a terminal:\n%q", plain)
@@ -92,6 +94,7 @@ func TestColourOnScreensOnly(t *testing.T) {
 }
 
 func TestWrap(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		text    string
 		columns int
@@ -117,6 +120,7 @@ func TestWrap(t *testing.T) {
 
 // Whatever is wrapped keeps its letters and its bound.
 func TestWrapLosesNothing(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.StringMatching(`[a-z@ ,é日]{0,60}`).Draw(t, "text")
 		columns := rapid.IntRange(2, 30).Draw(t, "columns")
@@ -134,6 +138,7 @@ func TestWrapLosesNothing(t *testing.T) {
 }
 
 func TestSizes(t *testing.T) {
+	t.Parallel()
 	for n, want := range map[int64]string{
 		0: "0 B", 9_999: "9999 B", 10_000: "10 kB", 1 << 20: "1048 kB", 35_000_000: "35 MB", 16 << 20: "16 MB",
 		9_999_999: "9999 kB", 3_200_000_000: "3200 MB",

@@ -40,6 +40,7 @@ senders = ["{login}"]
 }
 
 func TestUpstreamTestAsksForSenders(t *testing.T) {
+	t.Parallel()
 	f := newSecretOffice(t, "username")
 	out, err := f.run("upstream", "test", "m365", "--sender", "boss@contoso.example")
 	if err != nil {
@@ -60,6 +61,7 @@ func TestUpstreamTestAsksForSenders(t *testing.T) {
 }
 
 func TestUpstreamTestAsEachSender(t *testing.T) {
+	t.Parallel()
 	f := newSecretOffice(t, "sender")
 	f.smtp.Set(fakeprovider.Regime{Login: func(mailbox string) string {
 		if mailbox == "scans@contoso.example" {
@@ -84,6 +86,7 @@ func TestUpstreamTestAsEachSender(t *testing.T) {
 }
 
 func TestUpstreamTestJSON(t *testing.T) {
+	t.Parallel()
 	f := newSecretOffice(t, "username")
 	f.smtp.Set(fakeprovider.Regime{Login: func(string) string { return fakeprovider.LoginDisabled }})
 	out, err := f.run("upstream", "test", "m365", "--json")
@@ -99,6 +102,7 @@ func TestUpstreamTestJSON(t *testing.T) {
 }
 
 func TestUpstreamTestRefusesWhatIsNoAddress(t *testing.T) {
+	t.Parallel()
 	f := newSecretOffice(t, "username")
 	if out, err := f.run("upstream", "test", "m365", "--sender", "nobody"); err == nil ||
 		!strings.Contains(err.Error(), "is no address") {
@@ -108,6 +112,7 @@ func TestUpstreamTestRefusesWhatIsNoAddress(t *testing.T) {
 
 // A trace with refusals that are known ends with what to do, once for each.
 func TestTraceAdvises(t *testing.T) {
+	t.Parallel()
 	denied := trace.Event{Kind: trace.Deferred, ID: "m1", Upstream: "m365", Identity: consenter,
 		From: "boss@contoso.example", To: "zoe@example.net",
 		Stage: string(mail.StageDot), Reply: mail.R(554, "5.2.252", "SendAsDenied; a not allowed to send as b")}

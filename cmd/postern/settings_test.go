@@ -6,6 +6,7 @@ import (
 )
 
 func TestSettings(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	out := l.ok("settings", "retry")
 	if !strings.Contains(out, "delivery.retry") || !strings.Contains(out, "default") || strings.Contains(out,

@@ -19,6 +19,7 @@ import (
 
 // TestSetup is a newcomer's first run: setup, serve with what it wrote, and a client with the values that it printed.
 func TestSetup(t *testing.T) {
+	t.Parallel()
 	dir, ca := t.TempDir(), testkit.NewCA(t)
 	cert := ca.Leaf(testkit.LeafOptions{})
 	upstream, err := capture.Start(t.Context(), capture.Options{TLS: cert.Server(), Username: "relay",
@@ -102,6 +103,7 @@ func setupIn(t *testing.T, conf, answers string, args ...string) (string, error)
 
 // A provider that cannot be reached leaves everything in place, says what is left, and exits 1.
 func TestSetupAsksAndGoesOnWithoutTheProvider(t *testing.T) {
+	t.Parallel()
 	conf := filepath.Join(t.TempDir(), "relay.toml")
 	mode := os.FileMode(0o600)
 	if os.Geteuid() == 0 { // as with the directory of the service
@@ -130,6 +132,7 @@ func TestSetupAsksAndGoesOnWithoutTheProvider(t *testing.T) {
 
 // Another program has the port, as on many servers: everything else is made, and what is left to do says so.
 func TestSetupWhereThePortIsTaken(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -152,6 +155,7 @@ func TestSetupWhereThePortIsTaken(t *testing.T) {
 
 // What goes wrong before the end leaves nothing behind.
 func TestSetupLeavesNothingHalf(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		answers, says string
 		args          []string
@@ -188,6 +192,7 @@ func TestSetupLeavesNothingHalf(t *testing.T) {
 
 // TestFlagsOfSetupGivenTwice: ports add up, as a list does; one value for a question that wants one is not guessed.
 func TestFlagsOfSetupGivenTwice(t *testing.T) {
+	t.Parallel()
 	var l commaList
 	for _, port := range []string{"587", "465"} {
 		if err := l.Set(port); err != nil {

@@ -26,6 +26,7 @@ func counted(t *testing.T, l *commandLine, sums map[string]stats.Counts) {
 }
 
 func TestStats(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	anna := stats.Counts{Messages: 4, Recipients: 5, Octets: 12_345, Delivered: 3, RecipientFaults: 1, Deferrals: 2}
 	for _, d := range []time.Duration{time.Second, 2 * time.Second, time.Hour} {
@@ -82,6 +83,7 @@ func TestStats(t *testing.T) {
 }
 
 func TestTraceForget(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	err := l.store.AppendEventsNow(t.Context(), []trace.Event{
 		{Kind: trace.Delivered, To: "bob@example.net", Detail: "of bob"},
@@ -111,6 +113,7 @@ func TestTraceForget(t *testing.T) {
 }
 
 func TestRoundedTo2(t *testing.T) {
+	t.Parallel()
 	for d, want := range map[time.Duration]string{1234 * time.Microsecond: "1.2ms", 20 * time.Second: "20s",
 		time.Minute: "1m0s", 59*time.Minute + 48*time.Second + 1: "59m48s", 26*time.Hour + 29*time.Second: "26h00m"} {
 		if got := roundedTo2(d); got != want {

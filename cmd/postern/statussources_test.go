@@ -10,6 +10,7 @@ import (
 
 // TestStatusSources: what a source of logins lacks stands on the page.
 func TestStatusSources(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	var out strings.Builder
 	err := writeStatus(&out, &status.Report{Running: true, Time: now, Sources: []status.Source{{Name: "office",

@@ -36,6 +36,7 @@ func (l *commandLine) serverConfig(database string) (path string) {
 // What the guide for several nodes says: a copy of relay.toml names the new place, everything goes there, and the old
 // place is not used again by mistake.
 func TestStoreMigrate(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	other := l.serverConfig(testkit.SharedPostgreSQL(t).NewDatabase(t))
 	l.runWith("a long enough password\n", "user", "add", "anna", "--sender", "anna@example.com", "--password-stdin")

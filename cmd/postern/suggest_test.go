@@ -7,6 +7,7 @@ import (
 )
 
 func TestDidYouMean(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	l.ok("user", "add", "anna@example.com")
 	for line, want := range map[string]string{

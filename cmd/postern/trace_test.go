@@ -15,6 +15,7 @@ import (
 )
 
 func TestTraceByID(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	at := time.Now().Add(-time.Minute)
 	event := func(after time.Duration, kind trace.Kind, id, messageID, detail string) trace.Event {
@@ -79,6 +80,7 @@ func TestTraceByID(t *testing.T) {
 
 // A failed login without its address tells nobody whom to look for; a time without its zone is a riddle elsewhere.
 func TestTraceShowsClientsAndZones(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	now := time.Now()
 	err := l.store.AppendEventsNow(t.Context(), []trace.Event{
@@ -148,6 +150,7 @@ func TestTraceDoesNotLag(t *testing.T) {
 // A queued message is accepted before it is delivered, however quick the upstream is: its time is that of handing it
 // to the queue, not of the client's 250, which comes after the commit.
 func TestTraceTellsTheLifeOfAMessageInOrder(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t, "")
 	o.edit(`handoff = "1m"`, `handoff = "0s"`)
 	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")

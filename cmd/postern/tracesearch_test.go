@@ -11,6 +11,7 @@ import (
 )
 
 func TestTraceSearch(t *testing.T) {
+	t.Parallel()
 	l := newCommandLine(t)
 	at := time.Now().Add(-time.Hour)
 	failed := trace.Event{Time: at, Kind: trace.Failed, ID: "first", Session: "s1", Login: "anna@example.com",

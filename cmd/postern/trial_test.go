@@ -17,6 +17,7 @@ import (
 // TestUpstreamTestIsLive: steps are printed before the next is over, and a server that says nothing costs the time that
 // was given.
 func TestUpstreamTestIsLive(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -69,6 +70,7 @@ func TestUpstreamTestIsLive(t *testing.T) {
 
 // A silent server ends the test after a third of --timeout, with a word about that.
 func TestUpstreamTestIsShort(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0") // its backlog takes connections, and nobody speaks
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 
 // What reads a lot beside the daemon leaves processors to mail; what steers mail does not.
 func TestCommandsThatYield(t *testing.T) {
+	t.Parallel()
 	conf := filepath.Join(t.TempDir(), "relay.toml")
 	text := "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n[[upstream]]\nname = \"u\"\n" +
 		"host = \"smtp.example.net\"\n"
@@ -38,6 +39,7 @@ func TestCommandsThatYield(t *testing.T) {
 
 // TestYieldToMail lets another process of this test say which priorities its threads have.
 func TestYieldToMail(t *testing.T) {
+	t.Parallel()
 	const variable = "POSTERN_YIELD_TEST"
 	if os.Getenv(variable) != "" {
 		yieldToMail()
