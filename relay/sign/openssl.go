@@ -75,6 +75,10 @@ func Implementation() string {
 	return "openssl " + C.GoString(C.OpenSSL_version(C.OPENSSL_VERSION_STRING)) + " (libcrypto)"
 }
 
+// signing bounds the signatures made at once. More than there are processors would only have the system run as many
+// threads, which take processors from all else and make each signature slower.
+var signing = make(chan struct{}, runtime.GOMAXPROCS(0))
+
 // opensslKey signs by libcrypto, which takes a third of the time that crypto/rsa does. It is safe for use by several
 // goroutines.
 type opensslKey struct {
@@ -110,8 +114,10 @@ func (s *opensslKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([
 	signature := make([]byte, s.public.Size())
 	length := C.size_t(len(signature))
 	var text [256]C.char
+	signing <- struct{}{}
 	done := C.sign(s.key, (*C.uchar)(unsafe.SliceData(digest)), C.size_t(len(digest)),
 		(*C.uchar)(unsafe.SliceData(signature)), &length, &text[0], C.size_t(len(text)))
+	<-signing
 	runtime.KeepAlive(s)
 	if done == 0 {
 		return nil, fmt.Errorf("OpenSSL does not sign: %s", C.GoString(&text[0]))
