@@ -191,7 +191,8 @@ func TestAPK(t *testing.T) {
 			run(t, "sh", "-n", script)
 		}
 	}
-	for _, want := range []string{"pkgver = 1.0.0\n", "depend = openrc\n", "depend = so:libcrypto.so.3\n", "depend = musl\n"} {
+	for _, want := range []string{"pkgver = 1.0.0\n", "depend = openrc\n", "depend = so:libcrypto.so.3\n",
+		"depend = musl\n"} {
 		if !strings.Contains(files[".PKGINFO"], want) {
 			t.Errorf("%q is not in %s", want, files[".PKGINFO"])
 		}

@@ -39,7 +39,21 @@ func (e entry) wants(o Options, key string) bool {
 	return o.wants(key) && (e.only == "" || e.only == key)
 }
 
+// systems returns those of all that are asked for and can be run here.
 func (o Options) systems() []entry {
+	return slices.DeleteFunc(o.all(), func(e entry) bool {
+		if len(o.Systems) > 0 && !slices.Contains(o.Systems, e.key) {
+			return true
+		}
+		if err := e.Installed(); err != nil {
+			fmt.Fprintf(o.Log, "%s is left out: %v\n", e.Name(), err)
+			return true
+		}
+		return false
+	})
+}
+
+func (o Options) all() []entry {
 	all := []entry{{"postfix", &Postfix{}, ""}, {"postfix-unsigned", &Postfix{Unsigned: true}, fewCase}}
 	if o.Binary != "" {
 		all = append(all,
@@ -62,16 +76,7 @@ func (o Options) systems() []entry {
 				fewCase},
 			entry{"openssl", &Postern{Binary: o.OpenSSL, Flavour: opensslDefault, OpenSSL: true}, fewCase})
 	}
-	return slices.DeleteFunc(all, func(e entry) bool {
-		if len(o.Systems) > 0 && !slices.Contains(o.Systems, e.key) {
-			return true
-		}
-		if err := e.Installed(); err != nil {
-			fmt.Fprintf(o.Log, "%s is left out: %v\n", e.Name(), err)
-			return true
-		}
-		return false
-	})
+	return all
 }
 
 // What is measured in one case: the store at PostgreSQL with one node, and with two that the load is spread over; mail
@@ -273,8 +278,8 @@ func Build(ctx context.Context, dir string) (string, error) {
 	return path, err
 }
 
-// BuildOpenSSL builds Postern with signatures by OpenSSL, and what measures them. It needs a C compiler and the headers of
-// OpenSSL.
+// BuildOpenSSL builds Postern with signatures by OpenSSL, and what measures them. It needs a C compiler and the headers
+// of OpenSSL.
 func BuildOpenSSL(ctx context.Context, dir string) (string, error) {
 	dir = filepath.Join(dir, "openssl")
 	if err := os.Mkdir(dir, 0o755); err != nil {

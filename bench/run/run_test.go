@@ -113,7 +113,8 @@ func TestTableOfServer(t *testing.T) {
 
 // Mail without signatures is compared with Postfix that has no milter, and OpenSSL's with our own and its signature.
 func TestTableOfSignatures(t *testing.T) {
-	r := results(map[string]map[string][]float64{"Postern": {"reused rate": {1000}}, postfixUnsigned: {"reused rate": {400}},
+	r := results(map[string]map[string][]float64{
+		"Postern": {"reused rate": {1000}}, postfixUnsigned: {"reused rate": {400}},
 		"Postern " + unsignedDefault: {"reused rate": {8000}, "reused cpu": {3}},
 		"Postern " + opensslDefault:  {"reused rate": {1900}, "reused cpu": {0.45}, "signature": {0.25}}})
 	r.Systems = []string{postfixUnsigned, "Postern", "Postern " + unsignedDefault, "Postern " + opensslDefault}
@@ -228,7 +229,8 @@ func TestMeasurePostern(t *testing.T) {
 	var log strings.Builder
 	r, err := Run(t.Context(),
 		Options{Binary: testkit.Binary(t), Dir: t.TempDir(), Runs: 1, Scale: 0.005, Idle: 5, Backlog: 50,
-			Systems: []string{"postern-queued", "unsigned"}, Cases: []string{"reused", "fresh", "idle", "backlog"}, Log: &log})
+			Systems: []string{"postern-queued", "unsigned"}, Cases: []string{"reused", "fresh", "idle", "backlog"},
+			Log: &log})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
 	}

@@ -37,8 +37,8 @@ func Signature() (time.Duration, error) {
 	return took[len(took)/2], nil
 }
 
-// signature is that of a system, by the program which BuildOpenSSL has put beside its binary, or our own. 0: it does not
-// sign, or by other means.
+// signature is that of a system, by the program that BuildOpenSSL has put beside its binary, or our own. 0: it does
+// not sign, or by other means.
 func signature(s System) (time.Duration, error) {
 	p, ours := s.(*Postern)
 	if !ours || p.Unsigned {

@@ -65,7 +65,8 @@ func TestFaultOfOpenSSLIsCaught(t *testing.T) {
 			t.Errorf("%s: %x, %v", name, signature, err)
 		}
 		k := Key{Domain: "example.com", Selector: "s", Signer: s}
-		if fields, err := Sign(mail.BytesContent(message), []Key{k}, time.Now(), Options{}); err == nil || fields != nil {
+		fields, err := Sign(mail.BytesContent(message), []Key{k}, time.Now(), Options{})
+		if err == nil || fields != nil {
 			t.Errorf("%s: the message is signed: %s, %v", name, fields, err)
 		}
 		if _, err := CheckKey(k); err == nil {

@@ -29,6 +29,18 @@ func main() {
 	}
 }
 
+// build builds what is measured. Without what OpenSSL takes it is left out.
+func build(ctx context.Context, dir string, o *run.Options) (err error) {
+	if o.Binary, err = run.Build(ctx, dir); err != nil {
+		return err
+	}
+	if o.OpenSSL, err = run.BuildOpenSSL(ctx, dir); err != nil {
+		fmt.Fprintln(os.Stderr, "signatures by OpenSSL are left out, a C compiler and libssl-dev are needed:", err)
+		o.OpenSSL = ""
+	}
+	return nil
+}
+
 func measure(ctx context.Context) (bool, error) {
 	o := run.Options{Log: os.Stderr}
 	var cases, systems, result string
@@ -62,12 +74,8 @@ func measure(ctx context.Context) (bool, error) {
 			return false, err
 		}
 		defer os.RemoveAll(dir)
-		if o.Binary, err = run.Build(ctx, dir); err != nil {
+		if err := build(ctx, dir, &o); err != nil {
 			return false, err
-		}
-		if o.OpenSSL, err = run.BuildOpenSSL(ctx, dir); err != nil {
-			fmt.Fprintln(os.Stderr, "signatures by OpenSSL are left out, a C compiler and libssl-dev are needed:", err)
-			o.OpenSSL = ""
 		}
 	}
 	results, err := run.Run(ctx, o)
