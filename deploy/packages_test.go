@@ -84,6 +84,8 @@ func run(t *testing.T, name string, args ...string) string {
 // packageOf returns the path of the package of a kind, in version 1 (1.0.0) or 2 (1.1.0).
 func packageOf(t *testing.T, version, kind string) string {
 	t.Helper()
+	testkit.Need(t, "libssl-dev")
+	testkit.Need(t, "musl-dev")
 	dir, err := packages()
 	if err != nil {
 		t.Fatal(err)
