@@ -27,8 +27,8 @@ type pkcs1 struct {
 }
 
 // faulty is a key that libcrypto takes, but whose private part computes wrong signatures, as a machine does whose
-// memory or processor fails.
-func faulty(t *testing.T, spoil func(*pkcs1)) *opensslKey {
+// memory or processor fails, or those of another public key.
+func faulty(t *testing.T, public *rsa.PublicKey, spoil func(*pkcs1)) *opensslKey {
 	t.Helper()
 	k := rsaKey(t, leastBits)
 	k.Precompute()
@@ -38,21 +38,23 @@ func faulty(t *testing.T, spoil func(*pkcs1)) *opensslKey {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := loadDER(der, &k.PublicKey)
+	if public == nil {
+		public = &k.PublicKey
+	}
+	s, err := loadDER(der, public)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.(*opensslKey)
+	return s
 }
 
 func TestFaultOfOpenSSLIsCaught(t *testing.T) {
 	off := func(n *big.Int) *big.Int { return new(big.Int).Sub(n, big.NewInt(2)) }
-	other := faulty(t, func(*pkcs1) {})
-	other.public = &rsaKey(t, leastBits).PublicKey
 	for name, s := range map[string]*opensslKey{
-		"none":               faulty(t, func(*pkcs1) {}),
-		"all exponents":      faulty(t, func(k *pkcs1) { k.D, k.DP, k.DQ = off(k.D), off(k.DP), off(k.DQ) }),
-		"another public key": other,
+		"none":                faulty(t, nil, func(*pkcs1) {}),
+		"all exponents":       faulty(t, nil, func(k *pkcs1) { k.D, k.DP, k.DQ = off(k.D), off(k.DP), off(k.DQ) }),
+		"another public key":  faulty(t, &rsaKey(t, leastBits).PublicKey, func(*pkcs1) {}),
+		"a larger public key": faulty(t, &rsaKey(t, goodBits).PublicKey, func(*pkcs1) {}),
 	} {
 		signature, err := s.Sign(nil, digest[:], crypto.SHA256)
 		if name == "none" {
@@ -61,7 +63,7 @@ func TestFaultOfOpenSSLIsCaught(t *testing.T) {
 			}
 			continue
 		}
-		if signature != nil || err == nil || !strings.Contains(err.Error(), "is wrong and not used") {
+		if signature != nil || err == nil || !strings.Contains(err.Error(), "wrong signature, which is not used: EVP_PKEY_verify: ") {
 			t.Errorf("%s: %x, %v", name, signature, err)
 		}
 		k := Key{Domain: "example.com", Selector: "s", Signer: s}
@@ -83,7 +85,7 @@ func TestErrorsOfOpenSSL(t *testing.T) {
 			t.Errorf("%q: %v", der, err)
 		}
 	}
-	small := &opensslKey{key: good.key, public: &rsaKey(t, leastBits).PublicKey}
+	small := &opensslKey{private: good.private, verifier: good.verifier, public: &rsaKey(t, leastBits).PublicKey}
 	if _, err := small.Sign(nil, digest[:], crypto.SHA256); err == nil || !strings.Contains(err.Error(),
 		"EVP_PKEY_sign: error:") {
 		t.Errorf("into less room than a signature takes: %v", err)
