@@ -194,6 +194,17 @@ tls = "none"
 	return address
 }
 
+// signs has the program make keys, each of which signs a first message, by the OpenSSL of the machine.
+func (m *machine) signs() {
+	m.t.Helper()
+	if said := m.postern("version"); !strings.Contains(said, "\nsigner: openssl 3.") {
+		m.t.Errorf("what signs here? %s", said)
+	}
+	if said := m.postern("dkim", "add", "example.com"); !strings.Contains(said, "v=DKIM1; k=rsa; p=") {
+		m.t.Errorf("keys: %s", said)
+	}
+}
+
 // leaveMail has a message wait in the queue, taken by the daemon as installed.
 func (m *machine) leaveMail() {
 	m.t.Helper()
@@ -201,7 +212,7 @@ func (m *machine) leaveMail() {
 	_, password, _ := strings.Cut(m.postern("user", "add", "anna@example.com", "--json"), `"password": "`)
 	password, _, _ = strings.Cut(password, `"`)
 	p := m.serve() // as the service, on what root has just made
-	p.WaitLog("msg=ready")
+	p.WaitLog(`msg=ready .*signer="openssl 3\.`)
 	sent := testkit.Swaks(m.t, testkit.Submission{Server: address, TLS: testkit.StartTLS, Login: "anna@example.com",
 		Password: password, From: "anna@example.com", To: []string{"bob@example.net"},
 		Message: []byte("From: anna@example.com\r\nSubject: kept\r\n\r\nBody\r\n")})
@@ -209,6 +220,7 @@ func (m *machine) leaveMail() {
 		m.t.Fatal(sent.Text)
 	}
 	p.Stop()
+	m.signs()
 }
 
 // dpkg is Debian's own, on the records of the machine.
@@ -242,9 +254,6 @@ func TestDeb(t *testing.T) {
 	m.belongs("/etc/postern", "root", "postern", 0o750)
 	if !m.exists("/etc/systemd/system/multi-user.target.wants/postern.service") {
 		t.Error("it will not start with the machine")
-	}
-	if said := m.postern("version"); !strings.Contains(said, "\nsigner: openssl 3.") {
-		t.Errorf("what signs here? %s", said)
 	}
 	m.boot()
 	m.dpkg("-i", first)
