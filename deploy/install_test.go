@@ -46,9 +46,21 @@ func newMachine(t *testing.T) *machine {
 		"systemctl", "systemd-sysusers"} {
 		m.copyProgram(testkit.Need(t, tool))
 	}
-	m.write("/var/lib/dpkg/status", "Package: systemd\nStatus: install ok installed\nVersion: 252\nArchitecture: "+
-		runtime.GOARCH+"\nMaintainer: Nobody <nobody@example.com>\nDescription: what the package needs\n", 0o644)
+	m.copyLibraries(binaryOf(t))
+	m.has("systemd 252", "libc6 2.36", "libssl3t64 3.5.1\nProvides: libssl3 (= 3.5.1)") // the last as in Debian 13
 	return m
+}
+
+// has writes dpkg's records of installed packages: name and version of each, and further fields.
+func (m *machine) has(packages ...string) {
+	m.t.Helper()
+	var status strings.Builder
+	for _, p := range packages {
+		name, rest, _ := strings.Cut(p, " ")
+		fmt.Fprintf(&status, "Package: %s\nStatus: install ok installed\nArchitecture: %s\nMaintainer: Nobody "+
+			"<nobody@example.com>\nDescription: what the package needs\nVersion: %s\n\n", name, runtime.GOARCH, rest)
+	}
+	m.write("/var/lib/dpkg/status", status.String(), 0o644)
 }
 
 func (m *machine) path(name string) string { return filepath.Join(m.root, name) }
@@ -56,7 +68,13 @@ func (m *machine) path(name string) string { return filepath.Join(m.root, name) 
 // copyProgram copies a program with its libraries.
 func (m *machine) copyProgram(path string) {
 	m.t.Helper()
-	files := []string{"-L", "--parents", path}
+	m.copyLibraries(path, path)
+}
+
+// copyLibraries copies the libraries of a program, and other files.
+func (m *machine) copyLibraries(path string, others ...string) {
+	m.t.Helper()
+	files := append([]string{"-L", "--parents"}, others...)
 	for _, word := range strings.Fields(run(m.t, "ldd", path)) {
 		if strings.HasPrefix(word, "/") {
 			files = append(files, word)
@@ -176,6 +194,17 @@ tls = "none"
 	return address
 }
 
+// signs has the program make keys, each of which signs a first message, by the OpenSSL of the machine.
+func (m *machine) signs() {
+	m.t.Helper()
+	if said := m.postern("version"); !strings.Contains(said, "\nsigner: openssl 3.") {
+		m.t.Errorf("what signs here? %s", said)
+	}
+	if said := m.postern("dkim", "add", "example.com"); !strings.Contains(said, "v=DKIM1; k=rsa; p=") {
+		m.t.Errorf("keys: %s", said)
+	}
+}
+
 // leaveMail has a message wait in the queue, taken by the daemon as installed.
 func (m *machine) leaveMail() {
 	m.t.Helper()
@@ -183,7 +212,7 @@ func (m *machine) leaveMail() {
 	_, password, _ := strings.Cut(m.postern("user", "add", "anna@example.com", "--json"), `"password": "`)
 	password, _, _ = strings.Cut(password, `"`)
 	p := m.serve() // as the service, on what root has just made
-	p.WaitLog("msg=ready")
+	p.WaitLog(`msg=ready .*signer="openssl 3\.`)
 	sent := testkit.Swaks(m.t, testkit.Submission{Server: address, TLS: testkit.StartTLS, Login: "anna@example.com",
 		Password: password, From: "anna@example.com", To: []string{"bob@example.net"},
 		Message: []byte("From: anna@example.com\r\nSubject: kept\r\n\r\nBody\r\n")})
@@ -191,6 +220,7 @@ func (m *machine) leaveMail() {
 		m.t.Fatal(sent.Text)
 	}
 	p.Stop()
+	m.signs()
 }
 
 // dpkg is Debian's own, on the records of the machine.
@@ -199,9 +229,24 @@ func (m *machine) dpkg(args ...string) string {
 	return run(m.t, testkit.Need(m.t, "dpkg"), append([]string{"--root=" + m.root, "--log=/dev/null"}, args...)...)
 }
 
+// refusesWithoutOpenSSL: where the binary would not start, the package is not set up.
+func (m *machine) refusesWithoutOpenSSL(deb string) {
+	m.t.Helper()
+	records := run(m.t, "cat", m.path("/var/lib/dpkg/status"))
+	m.has("systemd 252", "libc6 2.31", "libssl1.1 1.1.1w")
+	out, err := command(testkit.Need(m.t, "dpkg"), "--root="+m.root, "--log=/dev/null", "-i", deb).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "depends on libssl3 (>= 3.0)") ||
+		!strings.Contains(string(out), "depends on libc6 (>= 2.34)") {
+		m.t.Errorf("%v: %s", err, out)
+	}
+	m.dpkg("--purge", "--force-remove-reinstreq", "postern")
+	m.write("/var/lib/dpkg/status", records, 0o644)
+}
+
 func TestDeb(t *testing.T) {
 	m := newMachine(t)
 	first, next := packageOf(t, "1", "deb"), packageOf(t, "2", "deb")
+	m.refusesWithoutOpenSSL(first)
 	if said := m.dpkg("-i", first); !strings.Contains(said, "Run 'postern setup'") {
 		t.Errorf("nobody is told what to do: %s", said)
 	}
@@ -280,7 +325,9 @@ func TestRPM(t *testing.T) {
 	if scripts := run(t, rpm, "-qp", "--scripts", first); !strings.Contains(scripts, "systemd-sysusers") {
 		t.Errorf("scripts: %s", scripts)
 	}
-	if needs := run(t, rpm, "-qp", "--requires", first); !strings.Contains(needs, "systemd\n") {
+	if needs := run(t, rpm, "-qp", "--requires", first); !strings.Contains(needs, "systemd\n") ||
+		!strings.Contains(needs, "libcrypto.so.3(OPENSSL_3.0.0)(64bit)\n") ||
+		!strings.Contains(needs, "libc.so.6(GLIBC_2.34)(64bit)\n") {
 		t.Errorf("needs %s", needs)
 	}
 	// What the machine has was installed by nobody: rpm knows of no package.

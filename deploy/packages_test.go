@@ -4,12 +4,15 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"debug/elf"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -38,7 +41,7 @@ var packages = sync.OnceValues(func() (string, error) {
 	if err := pack("..", dir+"/1", "VERSION=1.0.0"); err != nil {
 		return "", err
 	}
-	binary := filepath.Join(dir, "postern-"+runtime.GOARCH)
+	binary := filepath.Join(dir, "postern-"+runtime.GOARCH+"-glibc")
 	deb, err := filepath.Glob(dir + "/1/*.deb")
 	if err != nil || len(deb) != 1 {
 		return "", errors.Join(err, errors.New("not one deb"))
@@ -47,7 +50,8 @@ var packages = sync.OnceValues(func() (string, error) {
 		binary).Run(); err != nil {
 		return "", err
 	}
-	return dir, errors.Join(os.Chmod(binary, 0o755), pack("..", dir+"/2", "VERSION=1.1.0", "BINARIES="+dir))
+	return dir, errors.Join(os.Chmod(binary, 0o755), pack("..", dir+"/2", "VERSION=1.1.0", "BINARIES="+dir,
+		"FORMATS=deb rpm"))
 })
 
 // pack runs the packages script of a directory.
@@ -80,6 +84,8 @@ func run(t *testing.T, name string, args ...string) string {
 // packageOf returns the path of the package of a kind, in version 1 (1.0.0) or 2 (1.1.0).
 func packageOf(t *testing.T, version, kind string) string {
 	t.Helper()
+	testkit.Need(t, "libssl-dev")
+	testkit.Need(t, "musl-dev")
 	dir, err := packages()
 	if err != nil {
 		t.Fatal(err)
@@ -115,12 +121,46 @@ func TestPackagesAreReproducible(t *testing.T) {
 }
 
 func TestBinaryOfPackage(t *testing.T) {
-	binary := filepath.Join(filepath.Dir(packageOf(t, "1", "deb")), "..", "postern-"+runtime.GOARCH)
-	if said := run(t, binary, "version"); !strings.HasPrefix(said, "postern v1.0.0, commit ") {
+	binary := binaryOf(t)
+	if said := run(t, binary, "version"); !strings.HasPrefix(said, "postern v1.0.0, commit ") ||
+		!strings.Contains(said, "\nsigner: openssl 3.") {
 		t.Errorf("version says %q", said)
 	}
-	if out, err := command("ldd", binary).CombinedOutput(); err == nil {
-		t.Errorf("it is not static: %s", out)
+	linked(t, binary, "libc.so.6")
+	apk := filepath.Join(t.TempDir(), "postern")
+	run(t, "sh", "-c", `gunzip -c "$0" | tar -xO --ignore-zeros usr/bin/postern >"$1"`, packageOf(t, "1", "apk"), apk)
+	linked(t, apk, "libc.so")
+}
+
+func binaryOf(t *testing.T) string {
+	t.Helper()
+	return filepath.Join(filepath.Dir(packageOf(t, "1", "deb")), "..", "postern-"+runtime.GOARCH+"-glibc")
+}
+
+// linked checks what a binary needs: OpenSSL 3 and a libc, and of GNU's none newer than packages demand.
+func linked(t *testing.T, binary, libc string) {
+	t.Helper()
+	f, err := elf.Open(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	libraries, err := f.ImportedLibraries()
+	if slices.Sort(libraries); err != nil || !slices.Equal(libraries, []string{libc, "libcrypto.so.3"}) {
+		t.Errorf("it needs %q, %v", libraries, err)
+	}
+	symbols, err := f.ImportedSymbols()
+	if err != nil || len(symbols) < 20 {
+		t.Fatalf("%d symbols, %v", len(symbols), err)
+	}
+	for _, s := range symbols {
+		if s.Library == "libcrypto.so.3" && s.Version != "OPENSSL_3.0.0" {
+			t.Errorf("%s is of %s", s.Name, s.Version)
+		}
+		var minor int
+		if fmt.Sscanf(s.Version, "GLIBC_2.%d", &minor); minor > 34 { // RHEL 9, Ubuntu 22.04
+			t.Errorf("%s is of %s", s.Name, s.Version)
+		}
 	}
 }
 
@@ -153,7 +193,8 @@ func TestAPK(t *testing.T) {
 			run(t, "sh", "-n", script)
 		}
 	}
-	for _, want := range []string{"pkgver = 1.0.0\n", "depend = openrc\n"} {
+	for _, want := range []string{"pkgver = 1.0.0\n", "depend = openrc\n", "depend = so:libcrypto.so.3\n",
+		"depend = musl\n"} {
 		if !strings.Contains(files[".PKGINFO"], want) {
 			t.Errorf("%q is not in %s", want, files[".PKGINFO"])
 		}

@@ -36,6 +36,7 @@ import (
 	"postern/relay/monitor"
 	"postern/relay/outbound"
 	"postern/relay/queue"
+	"postern/relay/sign"
 	"postern/relay/spool"
 	"postern/relay/stats"
 	relaystore "postern/relay/store"
@@ -437,7 +438,8 @@ func (s *Server) serve() {
 	s.serving.Store(true)
 	close(s.up)
 	st := s.state.Load()
-	s.log.Info("ready", "hostname", st.config.Hostname, "upstreams", len(st.routes.Upstreams))
+	s.log.Info("ready", "hostname", st.config.Hostname, "upstreams", len(st.routes.Upstreams),
+		"signer", sign.Implementation())
 	if s.options.Ready != nil {
 		s.options.Ready()
 	}

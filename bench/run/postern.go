@@ -24,6 +24,9 @@ type Postern struct {
 	Flavour string // shown after the name
 	Search  bool   // with an API, for people who search
 
+	Unsigned bool // the upstream has dkim = "skip"
+	OpenSSL  bool // the binary is that of BuildOpenSSL
+
 	// Database has the store at a PostgreSQL of its own, whose processes count as Postern's.
 	Database bool
 	Second   *Postern // a second node at that database, or nil
@@ -217,6 +220,11 @@ func (p *Postern) toml(e *Environment) string {
 	if p.Search {
 		admin = fmt.Sprintf("127.0.0.1:%d", p.adminPort)
 	}
+	key, skip := fmt.Sprintf("\n[[dkim]]\ndomain = %q\nselector = %q\nkey_file = %q\n", domain, selector,
+		filepath.Join(p.dir, "dkim.pem")), ""
+	if p.Unsigned {
+		key, skip = "", "dkim = \"skip\"\n"
+	}
 	upstream := func(name, port string) string {
 		return fmt.Sprintf(`
 [[upstream]]
@@ -230,7 +238,7 @@ username = %q
 password = %q
 max_connections = %d
 messages_per_connection = %d
-`, name, port, e.CAFile, upstreamLogin, e.SinkPassword, upstreamSessions, perConnection)
+%s`, name, port, e.CAFile, upstreamLogin, e.SinkPassword, upstreamSessions, perConnection, skip)
 	}
 	return fmt.Sprintf(`hostname = %q
 data_dir = %q
@@ -248,13 +256,7 @@ max_connections_per_ip = 5000
 %s
 [[policy]]
 limits = []
-
-[[dkim]]
-domain = %q
-selector = %q
-key_file = %q
-`, relayName, filepath.Join(p.dir, "data"), e.CertFile, e.KeyFile, p.Addr(), handoff,
-		domain, selector, filepath.Join(p.dir, "dkim.pem")) +
+`, relayName, filepath.Join(p.dir, "data"), e.CertFile, e.KeyFile, p.Addr(), handoff) + key +
 		upstream("sink", sinkPort) +
 		upstream("dead", "9") + // discard: nobody listens on loopback
 		fmt.Sprintf(`

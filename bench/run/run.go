@@ -17,6 +17,7 @@ import (
 // Options says what to measure.
 type Options struct {
 	Binary  string    // of Postern; "" omits Postern
+	OpenSSL string    // of Postern as BuildOpenSSL makes it; "" omits it
 	Dir     string    // directory for everything, on the disk to measure; "": a temporary one
 	Runs    int       // whose median counts; 0: 3
 	Scale   float64   // scales the numbers of messages; 0: 1
@@ -38,21 +39,9 @@ func (e entry) wants(o Options, key string) bool {
 	return o.wants(key) && (e.only == "" || e.only == key)
 }
 
+// systems returns those of all that are asked for and can be run here.
 func (o Options) systems() []entry {
-	all := []entry{{"postfix", &Postfix{}, ""}}
-	if o.Binary != "" {
-		all = append(all,
-			entry{"postern-queued", &Postern{Binary: o.Binary, Handoff: "0s", Flavour: "handoff=0s"}, ""},
-			entry{"postern", &Postern{Binary: o.Binary}, ""},
-			entry{"postgres-queued", &Postern{Binary: o.Binary, Handoff: "0s", Flavour: serverQueued, Database: true},
-				serverCase},
-			entry{"postgres", &Postern{Binary: o.Binary, Flavour: serverDefault, Database: true}, serverCase},
-			entry{"nodes-queued", &Postern{Binary: o.Binary, Handoff: "0s", Flavour: nodesQueued, Database: true,
-				Second: new(Postern)}, serverCase},
-			entry{"nodes", &Postern{Binary: o.Binary, Flavour: nodesDefault, Database: true, Second: new(Postern)},
-				serverCase})
-	}
-	return slices.DeleteFunc(all, func(e entry) bool {
+	return slices.DeleteFunc(o.all(), func(e entry) bool {
 		if len(o.Systems) > 0 && !slices.Contains(o.Systems, e.key) {
 			return true
 		}
@@ -64,13 +53,44 @@ func (o Options) systems() []entry {
 	})
 }
 
-// What is measured with the store at PostgreSQL: one node, and two that the load is spread over.
+func (o Options) all() []entry {
+	all := []entry{{"postfix", &Postfix{}, ""}, {"postfix-unsigned", &Postfix{Unsigned: true}, fewCase}}
+	if o.Binary != "" {
+		all = append(all,
+			entry{"postern-queued", &Postern{Binary: o.Binary, Handoff: "0s", Flavour: "handoff=0s"}, ""},
+			entry{"postern", &Postern{Binary: o.Binary}, ""},
+			entry{"unsigned-queued", &Postern{Binary: o.Binary, Handoff: "0s", Flavour: unsignedQueued, Unsigned: true},
+				fewCase},
+			entry{"unsigned", &Postern{Binary: o.Binary, Flavour: unsignedDefault, Unsigned: true}, fewCase},
+			entry{"postgres-queued", &Postern{Binary: o.Binary, Handoff: "0s", Flavour: serverQueued, Database: true},
+				fewCase},
+			entry{"postgres", &Postern{Binary: o.Binary, Flavour: serverDefault, Database: true}, fewCase},
+			entry{"nodes-queued", &Postern{Binary: o.Binary, Handoff: "0s", Flavour: nodesQueued, Database: true,
+				Second: new(Postern)}, fewCase},
+			entry{"nodes", &Postern{Binary: o.Binary, Flavour: nodesDefault, Database: true, Second: new(Postern)},
+				fewCase})
+	}
+	if o.OpenSSL != "" {
+		all = append(all,
+			entry{"openssl-queued", &Postern{Binary: o.OpenSSL, Handoff: "0s", Flavour: opensslQueued, OpenSSL: true},
+				fewCase},
+			entry{"openssl", &Postern{Binary: o.OpenSSL, Flavour: opensslDefault, OpenSSL: true}, fewCase})
+	}
+	return all
+}
+
+// What is measured in one case: the store at PostgreSQL with one node, and with two that the load is spread over; mail
+// that we do not sign, as for Microsoft 365, beside Postfix without a milter; signatures by OpenSSL.
 const (
-	serverCase    = "reused"
-	serverQueued  = "PostgreSQL handoff=0s"
-	serverDefault = "PostgreSQL"
-	nodesQueued   = "2 nodes handoff=0s"
-	nodesDefault  = "2 nodes"
+	fewCase         = "reused"
+	serverQueued    = "PostgreSQL handoff=0s"
+	serverDefault   = "PostgreSQL"
+	nodesQueued     = "2 nodes handoff=0s"
+	nodesDefault    = "2 nodes"
+	unsignedQueued  = "unsigned handoff=0s"
+	unsignedDefault = "unsigned"
+	opensslQueued   = "openssl handoff=0s"
+	opensslDefault  = "openssl"
 )
 
 func (o Options) wants(key string) bool { return len(o.Cases) == 0 || slices.Contains(o.Cases, key) }
@@ -151,12 +171,9 @@ func (r *Results) all(ctx context.Context, o Options, s entry, e *Environment) (
 	if err := duties(ctx, s, e); err != nil {
 		return err
 	}
-	sign, err := signature()
-	if err != nil {
+	if err := r.signature(o, s); err != nil {
 		return err
 	}
-	fmt.Fprintf(o.Log, "  %-36s %6.2f ms\n", "an RSA-2048 signature alone", ms(sign))
-	r.add(s, "signature", ms(sign))
 	for _, c := range Cases {
 		if !s.wants(o, c.Key) {
 			continue
@@ -185,6 +202,16 @@ func (r *Results) all(ctx context.Context, o Options, s entry, e *Environment) (
 		}
 	}
 	return s.Stop()
+}
+
+func (r *Results) signature(o Options, s entry) error {
+	took, err := signature(s.System)
+	if err != nil || took == 0 {
+		return err
+	}
+	fmt.Fprintf(o.Log, "  %-36s %6.2f ms\n", "an RSA-2048 signature alone", ms(took))
+	r.add(s, "signature", ms(took))
+	return nil
 }
 
 func postern(s entry) (*Postern, bool) {
@@ -249,6 +276,20 @@ func Build(ctx context.Context, dir string) (string, error) {
 	path := filepath.Join(dir, "postern")
 	_, err := output(exec.CommandContext(ctx, "go", "build", "-o", path, "postern/cmd/postern"))
 	return path, err
+}
+
+// BuildOpenSSL builds Postern with signatures by OpenSSL, and what measures them. It needs a C compiler and the headers
+// of OpenSSL.
+func BuildOpenSSL(ctx context.Context, dir string) (string, error) {
+	dir = filepath.Join(dir, "openssl")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", err
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-tags", "openssl", "-o", dir, "postern/cmd/postern",
+		"postern/bench/cmd/signature")
+	build.Env = append(os.Environ(), "CGO_ENABLED=1")
+	_, err := output(build)
+	return filepath.Join(dir, "postern"), err
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -111,6 +111,32 @@ func TestTableOfServer(t *testing.T) {
 	}
 }
 
+// Mail without signatures is compared with Postfix that has no milter, and OpenSSL's with our own and its signature.
+func TestTableOfSignatures(t *testing.T) {
+	r := results(map[string]map[string][]float64{
+		"Postern": {"reused rate": {1000}}, postfixUnsigned: {"reused rate": {400}},
+		"Postern " + unsignedDefault: {"reused rate": {8000}, "reused cpu": {3}},
+		"Postern " + opensslDefault:  {"reused rate": {1900}, "reused cpu": {0.45}, "signature": {0.25}}})
+	r.Systems = []string{postfixUnsigned, "Postern", "Postern " + unsignedDefault, "Postern " + opensslDefault}
+	var b strings.Builder
+	if met, err := r.WriteTable(&b); err != nil || met {
+		t.Errorf("1900 are not twice 1000: %v", err)
+	}
+	for _, want := range []string{"20.00x of 10x Postfix unsigned", "1.90x of 2x Postern MISSED", "at most 0.50"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+	r.Figures["Postern "+opensslDefault]["reused rate"] = []float64{2000}
+	if met, err := r.WriteTable(&b); err != nil || !met {
+		t.Errorf("all demands are met: %v\n%s", err, &b)
+	}
+	r.Figures["Postern "+opensslDefault]["signature"] = []float64{0.2}
+	if met, _ := r.WriteTable(&b); met {
+		t.Error("0.45 ms are not twice 0.2")
+	}
+}
+
 func TestCountCalls(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trace")
 	trace := `12 fsync(5)                          = 0
@@ -203,7 +229,8 @@ func TestMeasurePostern(t *testing.T) {
 	var log strings.Builder
 	r, err := Run(t.Context(),
 		Options{Binary: testkit.Binary(t), Dir: t.TempDir(), Runs: 1, Scale: 0.005, Idle: 5, Backlog: 50,
-			Systems: []string{"postern-queued"}, Cases: []string{"reused", "fresh", "idle", "backlog"}, Log: &log})
+			Systems: []string{"postern-queued", "unsigned"}, Cases: []string{"reused", "fresh", "idle", "backlog"},
+			Log: &log})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
 	}
@@ -212,5 +239,11 @@ func TestMeasurePostern(t *testing.T) {
 		if v, ok := r.Median("Postern handoff=0s", figure); !ok || v <= 0 && figure != "idle" {
 			t.Errorf("%s: %v %t", figure, v, ok)
 		}
+	}
+	if _, signed := r.Median("Postern "+unsignedDefault, "signature"); signed {
+		t.Error("a signature is measured where none is made")
+	}
+	if rate, ok := r.Median("Postern "+unsignedDefault, "reused rate"); !ok || rate <= 0 {
+		t.Errorf("without signatures: %v %t", rate, ok)
 	}
 }

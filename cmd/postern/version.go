@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"postern/relay/sign"
 )
 
 // What scripts/packages tells the linker of a build (-X), where Go itself knows less: in a linked worktree it stamps
@@ -28,6 +30,7 @@ type build struct {
 	Modified bool      `json:"modified"`      // the files were not those of the commit
 	Go       string    `json:"go"`
 	Platform string    `json:"platform"`
+	Signer   string    `json:"signer"` // what computes RSA signatures of DKIM
 }
 
 func readBuild() build {
@@ -50,7 +53,7 @@ func (b build) told() build {
 
 func buildOf(info *debug.BuildInfo) build {
 	b := build{Version: cmp.Or(info.Main.Version, "(devel)"), Go: info.GoVersion, Platform: runtime.GOOS + "/" +
-		runtime.GOARCH}
+		runtime.GOARCH, Signer: sign.Implementation()}
 	for _, s := range info.Settings {
 		switch s.Key {
 		case "vcs.revision":
@@ -82,13 +85,14 @@ func (b build) String() string {
 func versionCommand() *cobra.Command {
 	return withJSON(&cobra.Command{
 		Use:   "version",
-		Short: "Print version, commit and date of this binary",
+		Short: "Print version, commit and date of this binary, and what computes its RSA signatures",
 		Args:  exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if asJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), readBuild())
 			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "postern", readBuild())
+			b := readBuild()
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "postern %s\nsigner: %s\n", b, b.Signer)
 			return err
 		},
 	})

@@ -5,6 +5,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"testing"
+
+	"postern/relay/sign"
 )
 
 func TestVersion(t *testing.T) {
@@ -26,7 +28,8 @@ func TestVersion(t *testing.T) {
 	if err := json.Unmarshal([]byte(l.ok("version", "--json")), &b); err != nil || b.Go == "" || b.Version == "" {
 		t.Errorf("%+v, %v", b, err)
 	}
-	if text := l.ok("version"); !strings.HasPrefix(text, "postern ") || !strings.Contains(text, b.Go) {
+	if text := l.ok("version"); !strings.HasPrefix(text, "postern ") || !strings.Contains(text, b.Go) ||
+		!strings.HasSuffix(text, "\nsigner: "+sign.Implementation()+"\n") || b.Signer != sign.Implementation() {
 		t.Error(text)
 	}
 }

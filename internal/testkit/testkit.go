@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 )
@@ -62,6 +63,11 @@ func ShortDir(t testing.TB) string {
 	return dir
 }
 
+func existing(path string) (string, error) {
+	_, err := os.Stat(path)
+	return path, err
+}
+
 func find(tool string) (string, error) {
 	switch tool {
 	case "python3-dkim":
@@ -74,10 +80,16 @@ func find(tool string) (string, error) {
 		return nodemailer, exec.Command("node", "-e", "require('"+nodemailer+"')").Run()
 	case "libphp-phpmailer":
 		return phpMailer, exec.Command("php", "-r", "require '"+phpMailer+"';").Run()
+	case "libssl-dev":
+		return existing("/usr/include/openssl/evp.h")
+	case "musl-dev":
+		specs, err := filepath.Glob("/usr/lib/*-linux-musl/musl-gcc.specs")
+		if err != nil || len(specs) == 0 {
+			return "", os.ErrNotExist
+		}
+		return specs[0], nil
 	case "bash-completion":
-		const script = "/usr/share/bash-completion/bash_completion"
-		_, err := os.Stat(script)
-		return script, err
+		return existing("/usr/share/bash-completion/bash_completion")
 	case "python3":
 		if path, err := exec.LookPath(debianPython); err == nil {
 			return path, nil

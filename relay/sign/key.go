@@ -87,7 +87,7 @@ func ParseKey(data []byte) (crypto.Signer, error) {
 		if err := checkBits(k.N.BitLen()); err != nil {
 			return nil, err
 		}
-		return k, nil
+		return newSigner(k)
 	case ed25519.PrivateKey:
 		return k, nil
 	}
@@ -122,6 +122,11 @@ func Generate(algorithm string) (crypto.Signer, []byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, nil, err
+	}
+	if k, isRSA := key.(*rsa.PrivateKey); isRSA {
+		if key, err = newSigner(k); err != nil {
+			return nil, nil, err
+		}
 	}
 	return key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }

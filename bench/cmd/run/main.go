@@ -29,17 +29,31 @@ func main() {
 	}
 }
 
+// build builds what is measured. Without what OpenSSL takes it is left out.
+func build(ctx context.Context, dir string, o *run.Options) (err error) {
+	if o.Binary, err = run.Build(ctx, dir); err != nil {
+		return err
+	}
+	if o.OpenSSL, err = run.BuildOpenSSL(ctx, dir); err != nil {
+		fmt.Fprintln(os.Stderr, "signatures by OpenSSL are left out, a C compiler and libssl-dev are needed:", err)
+		o.OpenSSL = ""
+	}
+	return nil
+}
+
 func measure(ctx context.Context) (bool, error) {
 	o := run.Options{Log: os.Stderr}
 	var cases, systems, result string
-	flag.StringVar(&o.Binary, "postern", "", "postern `binary` (default: built from this tree)")
+	flag.StringVar(&o.Binary, "postern", "", "postern `binary`, measured without that of OpenSSL (default: both built "+
+		"from this tree)")
 	flag.StringVar(&o.Dir, "dir", "", "directory on the disk to measure (default: the one for temporary files)")
 	flag.IntVar(&o.Runs, "runs", 3, "runs of which the median counts")
 	flag.Float64Var(&o.Scale, "scale", 1, "of the numbers of messages")
 	flag.StringVar(&cases, "cases", "",
 		"only these, separated by commas: reused,fresh,large,far,idle,syncs,backlog,search")
 	flag.StringVar(&systems, "systems", "", "only these, separated by commas: "+
-		"postfix,postern,postern-queued,postgres,postgres-queued,nodes,nodes-queued")
+		"postfix,postern,postern-queued,postgres,postgres-queued,nodes,nodes-queued,openssl,openssl-queued,"+
+		"postfix-unsigned,unsigned,unsigned-queued")
 	flag.IntVar(&o.Idle, "idle", 1000, "idle connections")
 	flag.IntVar(&o.Backlog, "backlog", 200000, "queued messages")
 	flag.StringVar(&result, "json", "", "write every figure to this `file`")
@@ -60,7 +74,7 @@ func measure(ctx context.Context) (bool, error) {
 			return false, err
 		}
 		defer os.RemoveAll(dir)
-		if o.Binary, err = run.Build(ctx, dir); err != nil {
+		if err := build(ctx, dir, &o); err != nil {
 			return false, err
 		}
 	}
