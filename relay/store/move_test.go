@@ -450,7 +450,7 @@ func TestMigrateRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	refused("from a newer version", newer, atServer, "newer postern")
+	refused("from a newer version", newer, atServer, "at most: install")
 	migrateTo(t, inFile, atServer) // with nothing of this left
 }
 
