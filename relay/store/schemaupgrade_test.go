@@ -18,6 +18,7 @@ import (
 
 	"postern/internal/release"
 	"postern/internal/testkit"
+	"postern/relay/store/internal/db"
 )
 
 // What childVersion is told by variables: the database, if any; the node; a step of the schema that it knows and this
@@ -302,4 +303,53 @@ func TestFullDiskWhileTheSchemaChanges(t *testing.T) {
 	fails(t, "make room and start again", dir, slowStep, limitVariable+"=8000000")
 	opens(t, dir)
 	opens(t, dir, newStep)
+}
+
+// A daemon says in its log which version it follows, and a store knows which one has used it last.
+func TestUpgradeIsTold(t *testing.T) {
+	dir := t.TempDir()
+	by := func(version string) {
+		t.Helper()
+		s := open(t, Options{Dir: dir})
+		must := func(run func(*tx) error) {
+			t.Helper()
+			if err := s.write(t.Context(), run); err != nil {
+				t.Fatal(err)
+			}
+		}
+		must(func(tx *tx) error { return tx.Run("UPDATE migration SET program = ?", version) })
+		if s.Shared() {
+			must(func(tx *tx) error { return tx.Run("UPDATE node SET version = ?", version) })
+		}
+		s.Close()
+	}
+	starts := func(want string) {
+		t.Helper()
+		l := &logged{}
+		s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true, Logger: l.logger()}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if l.count("from=") > 0 != (want != "") || l.count(want) == 0 {
+			t.Errorf("%q, want %q", l.text.String(), want)
+		}
+		err = s.readers.read(t.Context(), func(conn db.Conn) error {
+			if found, err := readOrigin(conn); err != nil || found != this() {
+				t.Errorf("%v, %v", found, err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	starts("")
+	starts("")
+	by("v0.0.1")
+	starts("msg=upgraded from=v0.0.1 to=" + release.Version())
+	starts("")
+	if by("v99.0.0"); !onServer() { // where another node may have been that
+		starts(`msg="this version is older than the one before" from=v99.0.0`)
+	}
 }
