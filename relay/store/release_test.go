@@ -449,6 +449,46 @@ func TestEveryReleaseIsKept(t *testing.T) {
 	}
 }
 
+// Releases that differ in the third number alone have the same schema: one may go back from one to the other, and nodes
+// may differ.
+func TestThirdNumberKeepsTheSchema(t *testing.T) {
+	fileOnly(t)
+	schemas := map[string]int{}
+	for _, number := range released(t) {
+		path := filepath.Join(t.TempDir(), FileName)
+		if err := os.WriteFile(path, unzip(t, filepath.Join(releases, number, releasedFile)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		conn := must(openConn(path))(t)
+		found, err := readOrigin(conn)
+		if err := errors.Join(err, conn.Close()); err != nil || found.program != "v"+number {
+			t.Errorf("%s: written by %v, %v", number, found, err)
+		}
+		schemas[number] = found.schema
+	}
+	if now := release.Number(); !strings.HasSuffix(now, "-dev") {
+		schemas[now] = len(migrations)
+	}
+	if torn := tornSchemas(schemas); torn != "" {
+		t.Errorf("%s have different schemas: the second number has to rise", torn)
+	}
+	if torn := tornSchemas(map[string]int{"0.9.0": 33, "0.9.1": 34, "0.10.0": 34}); torn != "0.9.x" {
+		t.Errorf("%q", torn)
+	}
+}
+
+func tornSchemas(schemas map[string]int) (torn string) {
+	of := map[string]int{}
+	for number, schema := range schemas {
+		minor := number[:max(strings.LastIndex(number, "."), 0)]
+		if before, seen := of[minor]; seen && before != schema {
+			torn = minor + ".x"
+		}
+		of[minor] = schema
+	}
+	return torn
+}
+
 // What a release has stored, this program reads, all of it, and its schema becomes the one of a new store.
 func TestReleasedFiles(t *testing.T) {
 	fileOnly(t)
