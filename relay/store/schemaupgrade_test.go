@@ -171,7 +171,7 @@ func TestNewerBesideOlder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	old := start(t, dir)
 	old.says("open")
-	fails(t, fmt.Sprintf("the store is of an older Postern, %s (schema %d), which still runs", release.Version(),
+	fails(t, fmt.Sprintf("the store is of an older Postern (%s, schema %d), which still runs", release.Version(),
 		len(migrations)), dir, newStep, isCommand)
 	fails(t, ErrLocked.Error(), dir, newStep)
 	old.add("m1")
@@ -194,7 +194,7 @@ func TestNewerNodeBesideOlder(t *testing.T) {
 	a, b := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
 	old := start(t, a, url, nodeVariable+"=a")
 	old.says("open")
-	want := "which changes the database: stop the nodes that use it (a on "
+	want := "changes the database: stop the nodes that use it (a on "
 	fails(t, want, b, url, nodeVariable+"=b", newStep)
 	fails(t, want, b, url, newStep, isCommand)
 	fails(t, want, a, url, newStep, isCommand) // on the machine of the older one

@@ -45,7 +45,10 @@ func readOrigin(conn db.Conn) (origin, error) {
 }
 
 func (o origin) String() string {
-	return fmt.Sprintf("%s (schema %d)", cmp.Or(o.program, "an older Postern"), o.schema)
+	if o.program == "" {
+		return fmt.Sprint("schema ", o.schema)
+	}
+	return fmt.Sprintf("%s, schema %d", o.program, o.schema)
 }
 
 // this is what this program writes.
@@ -111,7 +114,7 @@ func (f *file) hold(found origin) (release func(), err error) {
 		release, err = lockFile(filepath.Join(filepath.Dir(f.path), LockName))
 		switch {
 		case errors.Is(err, ErrLocked):
-			return nil, fmt.Errorf("%w, %s, which still runs; this is %s: restart Postern (systemctl restart postern)",
+			return nil, fmt.Errorf("%w (%s), which still runs; this is %s: restart Postern (systemctl restart postern)",
 				ErrOlder, found, this())
 		case err != nil:
 			return nil, err
@@ -124,8 +127,8 @@ func (f *file) hold(found origin) (release func(), err error) {
 
 // left refuses a store that is to be left as it is.
 func (o origin) left() error {
-	return fmt.Errorf("%w, %s: the next start of this one, %s, brings it up to date, and then the older one cannot use "+
-		"it any more", ErrOlder, o, this())
+	return fmt.Errorf("%w (%s): the next start of this one (%s) brings it up to date, and then the older one cannot use "+
+		"it any more; to be able to go back, make a backup before", ErrOlder, o, this())
 }
 
 // usedBy is the program that used the store before this one: at a server, the node.

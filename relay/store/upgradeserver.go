@@ -77,7 +77,7 @@ func (s *server) hold(conn *postgres.Conn, found origin) error {
 		return err
 	}
 	if len(others) > 0 {
-		return fmt.Errorf("%w, %s, and this is %s, which changes the database: stop the nodes that use it (%s), then "+
+		return fmt.Errorf("%w (%s), and this one (%s) changes the database: stop the nodes that use it (%s), then "+
 			"start this one; nothing was changed", ErrOlder, found, this(), strings.Join(others, ", "))
 	}
 	s.log.Warn("the store is brought up to date: the older version cannot use it any more", "store", s.name, "from",
