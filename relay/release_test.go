@@ -1,8 +1,6 @@
 package relay
 
 import (
-	"compress/gzip"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,7 +26,8 @@ func TestReleasedStoresAreServed(t *testing.T) {
 		dir := filepath.Join(releases, e.Name())
 		t.Run(e.Name()+" file", func(t *testing.T) {
 			r := releasedRig(t, "")
-			copyOf(t, unzip(t, filepath.Join(dir, "postern.db.gz")), filepath.Join(r.dir, "data", relaystore.FileName))
+			file := testkit.Unzip(t, filepath.Join(dir, "postern.db.gz"))
+			copyOf(t, file, filepath.Join(r.dir, "data", relaystore.FileName))
 			key, err := os.ReadFile(filepath.Join(dir, seal.KeyFile))
 			if err != nil {
 				t.Fatal(err)
@@ -38,13 +37,7 @@ func TestReleasedStoresAreServed(t *testing.T) {
 		})
 		t.Run(e.Name()+" database", func(t *testing.T) {
 			url := testkit.SharedPostgreSQL(t).NewDatabase(t)
-			var script strings.Builder // without what only psql understands
-			for line := range strings.Lines(string(unzip(t, filepath.Join(dir, "postgres.sql.gz")))) {
-				if !strings.HasPrefix(line, `\`) {
-					script.WriteString(line)
-				}
-			}
-			testkit.SQL(t, url, script.String())
+			testkit.Restore(t, url, testkit.Unzip(t, filepath.Join(dir, "postgres.sql.gz")))
 			r := releasedRig(t, url)
 			r.serveReleased(e.Name())
 		})
@@ -83,22 +76,4 @@ func copyOf(t *testing.T, data []byte, path string) {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func unzip(t *testing.T, path string) []byte {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	r, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
 }

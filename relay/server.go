@@ -437,7 +437,8 @@ func (s *Server) serve() {
 	s.serving.Store(true)
 	close(s.up)
 	st := s.state.Load()
-	s.log.Info("ready", "version", s.options.Version, "hostname", st.config.Hostname, "upstreams", len(st.routes.Upstreams))
+	s.log.Info("ready", "version", s.options.Version, "hostname", st.config.Hostname, "upstreams",
+		len(st.routes.Upstreams))
 	if s.options.Ready != nil {
 		s.options.Ready()
 	}

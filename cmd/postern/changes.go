@@ -33,18 +33,10 @@ concerns relay.toml: keys that are new, and defaults that are other ones. Packag
 		if configuration {
 			all = aboutConfiguration(all)
 		}
-		out := cmd.OutOrStdout()
-		switch {
-		case asJSON(cmd):
-			return writeJSON(out, append([]release.Release{}, all...))
-		case len(all) > 0:
-			return printChanges(out, all)
-		case configuration:
-			_, err := fmt.Fprintf(out, "Nothing in relay.toml has changed since %s.\n", since)
-			return err
+		if asJSON(cmd) {
+			return writeJSON(cmd.OutOrStdout(), append([]release.Release{}, all...))
 		}
-		_, err := fmt.Fprintf(out, "Nothing has changed since %s: this is %s.\n", since, release.Version())
-		return err
+		return printChanges(cmd.OutOrStdout(), all, since, configuration)
 	}
 	cmd.Flags().StringVar(&since, "since", "", "only what has changed after this `version`")
 	cmd.Flags().BoolVar(&configuration, "configuration", false, "only what concerns relay.toml")
@@ -63,7 +55,15 @@ func aboutConfiguration(all []release.Release) (some []release.Release) {
 	return some
 }
 
-func printChanges(out io.Writer, all []release.Release) error {
+func printChanges(out io.Writer, all []release.Release, since string, configuration bool) error {
+	if len(all) == 0 {
+		what := ""
+		if configuration {
+			what = " in relay.toml"
+		}
+		_, err := fmt.Fprintf(out, "Nothing%s has changed since %s.\n", what, since)
+		return err
+	}
 	for i, r := range all {
 		name := r.Number + " - " + r.Date
 		if r.Number == "" {

@@ -2,9 +2,7 @@ package main
 
 import (
 	"bytes"
-	"compress/gzip"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,11 +10,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"postern/internal/testkit"
 	relaystore "postern/relay/store"
 )
 
-// olderStore is a command line whose store is of a Postern from before the first release, which made it with `user add`,
-// `dkim add` and `console invite`.
+// olderStore is a command line whose store is of a Postern from before the first release, which made it with `user
+// add`, `dkim add` and `console invite`.
 func olderStore(t *testing.T) (l *commandLine, path string) {
 	t.Helper()
 	l = newCommandLine(t)
@@ -27,19 +26,7 @@ func olderStore(t *testing.T) (l *commandLine, path string) {
 		t.Fatal(err)
 	}
 	const from = "../../relay/store/testdata/schema32"
-	f, err := os.Open(filepath.Join(from, "postern.db.gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	r, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := testkit.Unzip(t, filepath.Join(from, "postern.db.gz"))
 	key, err := os.ReadFile(filepath.Join(from, "seal.key"))
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +74,8 @@ func TestCommandOnOlderStore(t *testing.T) {
 	if err := unix.Flock(int(daemon.Fd()), unix.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"user", "list"}, {"queue", "list"}, {"trace"}, {"user", "lock", "anna@example.com"}} {
+	for _, args := range [][]string{{"user", "list"}, {"queue", "list"}, {"trace"},
+		{"user", "lock", "anna@example.com"}} {
 		if _, _, err := l.run(args...); err == nil || !strings.Contains(err.Error(),
 			"the store is of an older Postern (schema 32), which still runs; this is v") ||
 			!strings.Contains(err.Error(), "systemctl restart postern") {

@@ -13,8 +13,8 @@ import (
 	"postern/internal/release"
 )
 
-// What scripts/packages tells the linker of a build (-X) beside release.version, where Go itself knows less: in a linked
-// worktree it stamps nothing.
+// What scripts/packages tells the linker of a build (-X) beside release.version, where Go itself knows less: in a
+// linked worktree it stamps nothing.
 var (
 	commit   string
 	date     string // of the commit, in Unix seconds

@@ -15,8 +15,8 @@ func TestVersion(t *testing.T) {
 			{Key: "vcs.revision", Value: "0123456789abcdef0123456789abcdef01234567"}, {Key: "vcs.time",
 				Value: "2026-11-28T08:00:00Z"}, {Key: "vcs.modified", Value: "true"},
 		}}
-	if got, want := buildOf(info).String(), release.Version()+", commit 0123456789ab of 2026-11-28, modified, go1.26.8 "+
-		""; !strings.HasPrefix(got, want) {
+	want := release.Version() + ", commit 0123456789ab of 2026-11-28, modified, go1.26.8 "
+	if got := buildOf(info).String(); !strings.HasPrefix(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	bare := buildOf(&debug.BuildInfo{GoVersion: "go1.26.8"}).String() // outside git

@@ -83,8 +83,8 @@ func TestChangedKeysAreTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		if untold := untoldKeys(text, now, after); len(untold) > 0 {
-			t.Errorf("relay.toml has other keys or values than that of %s, and no section %q of CHANGELOG.md since names "+
-				"`%s`", number, release.Configuration, strings.Join(untold, "`, `"))
+			t.Errorf("relay.toml has other keys or values than that of %s, and no section %q of CHANGELOG.md since "+
+				"names `%s`", number, release.Configuration, strings.Join(untold, "`, `"))
 		}
 	}
 }

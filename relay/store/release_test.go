@@ -56,12 +56,7 @@ const (
 func fillReleased(t *testing.T, s *Store) {
 	t.Helper()
 	ctx, now := t.Context(), releasedTime
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	must := noError(t)
 	pepper, err := s.Secret(ctx, auth.PepperName, auth.PepperSize)
 	must(err)
 	fillLogins(t, s, pepper)
@@ -121,12 +116,7 @@ func releasedMessage(id string) queue.NewMessage {
 func fillLogins(t *testing.T, s *Store, pepper []byte) {
 	t.Helper()
 	ctx, now, far := t.Context(), releasedTime, releasedTime.AddDate(200, 0, 0)
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	must := noError(t)
 	hash, err := auth.HashChosen(releasedPassword)
 	must(err)
 	must(s.AddUser(ctx, auth.User{Login: "anna@example.com", Hash: hash, Created: now, Changed: now}))
@@ -138,7 +128,8 @@ func fillLogins(t *testing.T, s *Store, pepper []byte) {
 	must(s.SetCram(ctx, "scanner-2", auth.HashGenerated(pepper, releasedApp), auth.DeriveCram(releasedApp)))
 	must(s.AddCertificate(ctx, Certificate{Digest: auth.KeyDigest{1}, Login: "scanner-2", Subject: "CN=scanner-2",
 		Added: now}))
-	ben := auth.Person{Login: "ben@example.com", Name: "Ben", Source: "office", Subject: "https://issuer 42", Seen: now}
+	ben := auth.Person{Login: "ben@example.com", Name: "Ben", Source: "office", Subject: "https://issuer 42",
+		Seen: now}
 	must(putPersonOf(s, ben))
 	_, err = s.AddAppPassword(ctx, ben, auth.AppPassword{ID: "phone1", Login: ben.Login, Name: "phone",
 		Hash: auth.HashGenerated(pepper, releasedApp[:16]), Created: now, Expires: far}, 10, now)
@@ -163,18 +154,13 @@ func fillLogins(t *testing.T, s *Store, pepper []byte) {
 func fillConsole(t *testing.T, s *Store) {
 	t.Helper()
 	ctx, now, far := t.Context(), releasedTime, releasedTime.AddDate(200, 0, 0)
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	must := noError(t)
 	putUser(t, s, ConsoleUser{Name: "anna", Role: "admin", Hash: "one", TOTP: "SECRETSECRETSECRET", Created: now})
 	anna, err := s.ConsoleUser(ctx, "anna")
 	must(err)
 	must(s.AddConsoleInvite(ctx, ConsoleInvite{Digest: [32]byte{2}, Name: "anna", Expires: far}, now))
-	must(s.AddConsoleSession(ctx, ConsoleSession{Digest: [32]byte{3}, Name: "anna", Generation: anna.Generation, Created: now,
-		Used: now, Client: "192.0.2.1"}, nil, now, now))
+	must(s.AddConsoleSession(ctx, ConsoleSession{Digest: [32]byte{3}, Name: "anna", Generation: anna.Generation,
+		Created: now, Used: now, Client: "192.0.2.1"}, nil, now, now))
 	must(s.AddToken(ctx, APIToken{Digest: [32]byte{4}, Name: "monitoring", Scopes: []string{"status:read"},
 		Created: now, CreatedBy: "anna"}))
 	must(s.AppendAudit(ctx, AuditEntry{Time: now, Actor: "anna", Operation: "user.add", Outcome: AuditDone}))
@@ -237,8 +223,9 @@ func wantReleasedMail(t *testing.T, s *Store) {
 	for _, id := range []string{"waits", "held", "large"} {
 		want := releasedMessage(id)
 		m, err := s.Get(ctx, id)
-		if err != nil || m.Held != (id != "waits") || m.Author != want.Message.Author || !m.Received.Equal(releasedTime) ||
-			len(m.Recipients) != 1 || m.Recipients[0].To.String() != "bob@example.net" {
+		if err != nil || m.Held != (id != "waits") || m.Author != want.Message.Author ||
+			!m.Received.Equal(releasedTime) || len(m.Recipients) != 1 ||
+			m.Recipients[0].To.String() != "bob@example.net" {
 			t.Errorf("%s: %+v, %v", id, m, err)
 			continue
 		}
@@ -349,7 +336,8 @@ func TestMakeRelease(t *testing.T) {
 	dir := t.TempDir()
 	with(t, Options{Dir: dir}, func(s *Store) {
 		fillReleased(t, s)
-		everyTable(t, s, must(readAll(t.Context(), s.readers, text, "SELECT name FROM sqlite_schema WHERE type = 'table'"))(t))
+		const tables = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+		everyTable(t, s, must(readAll(t.Context(), s.readers, text, tables))(t))
 	})
 	raw(t, filepath.Join(dir, FileName), "VACUUM")
 	zip(t, filepath.Join(to, releasedFile), must(os.ReadFile(filepath.Join(dir, FileName)))(t))
@@ -373,7 +361,17 @@ func TestMakeRelease(t *testing.T) {
 	zip(t, filepath.Join(to, releasedDump), dump)
 }
 
-// must makes an error the end of a test.
+// noError makes an error the end of a test.
+func noError(t *testing.T) func(error) {
+	return func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// must is noError with a value.
 func must[T any](v T, err error) func(t *testing.T) T {
 	return func(t *testing.T) T {
 		t.Helper()
@@ -418,13 +416,6 @@ func zip(t *testing.T, path string, data []byte) {
 	}
 }
 
-func unzip(t *testing.T, path string) []byte {
-	t.Helper()
-	f := must(os.Open(path))(t)
-	defer f.Close()
-	return must(io.ReadAll(must(gzip.NewReader(f))(t)))(t)
-}
-
 // released names the releases whose stores are kept.
 func released(t *testing.T) (numbers []string) {
 	t.Helper()
@@ -456,7 +447,8 @@ func TestThirdNumberKeepsTheSchema(t *testing.T) {
 	schemas := map[string]int{}
 	for _, number := range released(t) {
 		path := filepath.Join(t.TempDir(), FileName)
-		if err := os.WriteFile(path, unzip(t, filepath.Join(releases, number, releasedFile)), 0o600); err != nil {
+		data := testkit.Unzip(t, filepath.Join(releases, number, releasedFile))
+		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		conn := must(openConn(path))(t)
@@ -499,7 +491,7 @@ func TestReleasedFiles(t *testing.T) {
 		t.Run(number, func(t *testing.T) {
 			dir := t.TempDir()
 			for name, data := range map[string][]byte{
-				FileName:     unzip(t, filepath.Join(releases, number, releasedFile)),
+				FileName:     testkit.Unzip(t, filepath.Join(releases, number, releasedFile)),
 				seal.KeyFile: must(os.ReadFile(filepath.Join(releases, number, seal.KeyFile)))(t),
 			} {
 				if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
@@ -551,25 +543,13 @@ func TestReleasedDatabases(t *testing.T) {
 	for _, number := range released(t) {
 		t.Run(number, func(t *testing.T) {
 			url := pg.NewDatabase(t)
-			restoreDump(t, url, unzip(t, filepath.Join(releases, number, releasedDump)))
+			testkit.Restore(t, url, testkit.Unzip(t, filepath.Join(releases, number, releasedDump)))
 			with(t, releasedServer(t, url), func(s *Store) { wantReleased(t, s) })
 			if got := serverSchema(t, url); got != want {
 				t.Errorf("the schema is not that of a new store\n%s\nwant\n%s", got, want)
 			}
 		})
 	}
-}
-
-// restoreDump makes a database of a dump, without what only psql understands.
-func restoreDump(t *testing.T, url string, dump []byte) {
-	t.Helper()
-	var script strings.Builder
-	for line := range strings.Lines(string(dump)) {
-		if !strings.HasPrefix(line, `\`) {
-			script.WriteString(line)
-		}
-	}
-	testkit.SQL(t, url, script.String())
 }
 
 // fileSchema is all that a file has of tables, indexes and views.
@@ -586,7 +566,8 @@ func serverSchema(t *testing.T, url string) string {
 	var all []string
 	for _, query := range []string{
 		`SELECT concat_ws(' ', table_name, ordinal_position, column_name, data_type, is_nullable, column_default)
-			FROM information_schema.columns WHERE table_schema = 'public' AND table_name NOT LIKE 'content\_%' ORDER BY 1`,
+			FROM information_schema.columns WHERE table_schema = 'public' AND table_name NOT LIKE 'content\_%'
+			ORDER BY 1`,
 		`SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename NOT LIKE 'content\_%' ORDER BY 1`,
 		`SELECT concat_ws(' ', relname, relkind, reloptions) FROM pg_class WHERE relnamespace = 'public'::regnamespace
 			AND relname NOT LIKE 'content\_%' ORDER BY 1`,

@@ -64,7 +64,8 @@ func (o origin) newer() error {
 
 // stopped is why a step of the schema was not made.
 func stopped(version int, err error) error {
-	err = fmt.Errorf("bring the schema from version %d to %d: %w; nothing of this step is left", version, version+1, err)
+	err = fmt.Errorf("bring the schema from version %d to %d: %w; nothing of this step is left", version, version+1,
+		err)
 	if db.KindOf(err) == db.Full {
 		err = fmt.Errorf("%w: make room and start again", err)
 	}
@@ -127,8 +128,8 @@ func (f *file) hold(found origin) (release func(), err error) {
 
 // left refuses a store that is to be left as it is.
 func (o origin) left() error {
-	return fmt.Errorf("%w (%s): the next start of this one (%s) brings it up to date, and then the older one cannot use "+
-		"it any more; to be able to go back, make a backup before", ErrOlder, o, this())
+	return fmt.Errorf("%w (%s): the next start of this one (%s) brings it up to date, and then the older one cannot "+
+		"use it any more; to be able to go back, make a backup before", ErrOlder, o, this())
 }
 
 // usedBy is the program that used the store before this one: at a server, the node.
