@@ -58,6 +58,9 @@ func TestLookingChangesNoOlderStore(t *testing.T) {
 	if said, _, _ := l.run("status"); !strings.Contains(said, older) {
 		t.Error(said)
 	}
+	if said := l.ok("__complete", "user", "show", ""); strings.Contains(said, "anna") {
+		t.Error(said)
+	}
 	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, before) {
 		t.Errorf("the store has changed (%v)", err)
 	}

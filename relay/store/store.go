@@ -189,9 +189,7 @@ func (s *Store) open(ctx context.Context) error {
 		}
 	}
 	if s.opts.Daemon && !s.opts.moving {
-		if err := s.noteUse(ctx, s.usedBy()); err != nil {
-			return errors.Join(err, s.Close())
-		}
+		s.noteUse(ctx, s.usedBy())
 	}
 	return nil
 }

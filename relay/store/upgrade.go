@@ -140,8 +140,9 @@ func (s *Store) usedBy() string {
 	return s.member.before
 }
 
-// noteUse notes which program uses the store now, and tells of an upgrade. was is the one before, "" if not known.
-func (s *Store) noteUse(ctx context.Context, was string) error {
+// noteUse notes which program uses the store now, and tells of an upgrade. was is the one before, "" if not known. On a
+// full disk it is not noted: mail must be able to leave.
+func (s *Store) noteUse(ctx context.Context, was string) {
 	now := release.Version()
 	switch {
 	case was == "" || was == now:
@@ -150,7 +151,7 @@ func (s *Store) noteUse(ctx context.Context, was string) error {
 	default:
 		s.log.Info("upgraded", "from", was, "to", now)
 	}
-	return s.write(ctx, func(t *tx) error {
+	err := s.write(ctx, func(t *tx) error {
 		found, err := readOrigin(t.Conn)
 		// Of several nodes the newest is the one that others must know of.
 		if err != nil || found.program == now || s.Shared() && release.Older(now, found.program) {
@@ -158,4 +159,7 @@ func (s *Store) noteUse(ctx context.Context, was string) error {
 		}
 		return noteProgram(t.Conn, found.schema)
 	})
+	if err != nil {
+		s.log.Warn("the store does not say which version uses it", "err", err)
+	}
 }

@@ -95,10 +95,8 @@ func (s *server) others(conn db.Conn) ([]string, error) {
 	}
 	home, host := "", ""
 	if s.opts.Daemon {
-		if home, err = homeOf(s.opts.Dir); err == nil {
-			host, err = os.Hostname()
-		}
-		if err != nil {
+		host, _ = os.Hostname() // as joinNodes does
+		if home, err = homeOf(s.opts.Dir); err != nil {
 			return nil, err
 		}
 	}
