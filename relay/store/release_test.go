@@ -458,8 +458,9 @@ func TestThirdNumberKeepsTheSchema(t *testing.T) {
 		}
 		schemas[number] = found.schema
 	}
-	if now := release.Number(); !strings.HasSuffix(now, "-dev") {
-		schemas[now] = len(migrations)
+	if left, is := schemas[release.Number()]; is && left != len(migrations) {
+		t.Errorf("%s has left schema %d, and this is %d: run scripts/release again", release.Number(), left,
+			len(migrations))
 	}
 	if torn := tornSchemas(schemas); torn != "" {
 		t.Errorf("%s have different schemas: the second number has to rise", torn)
