@@ -38,10 +38,9 @@ func (s *Store) renewNode(ctx context.Context, e *server, m *membership) {
 	}
 }
 
-// beat renews the row and the term of the leader, and looks who else is there. Where the row is
-// another process's, or a newer Postern has changed the schema, this one begins nothing any more: it takes no mail,
-// leases none and leads nobody. What it has
-// under way is its own still, by its owner, and ends.
+// beat renews the row and the term of the leader, and looks who else is there. Where the row is another process's, or a
+// newer Postern has changed the schema, this one begins nothing any more: it takes no mail, leases none and leads
+// nobody. What it has under way is its own still, by its owner, and ends.
 func (m *membership) beat(ctx context.Context, readers *readers, e *server) error {
 	return readers.read(ctx, func(conn db.Conn) error {
 		newer, err := list(conn, func(row db.Row) (origin, error) { return origin{int(row.Int(0)), row.Text(1)}, nil },
