@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -137,5 +138,27 @@ func TestContainerfile(t *testing.T) {
 	minor := strings.Join(strings.Split(version, ".")[:2], ".")
 	if !strings.Contains(file, "golang:"+minor+"-") {
 		t.Errorf("not built with Go %s as go.mod says", minor)
+	}
+}
+
+// What scripts tell the linker has the name of a variable that there is: else nothing is told, without an error.
+func TestLinkerIsToldWhatThereIs(t *testing.T) {
+	scripts, err := filepath.Glob("../scripts/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources := map[string]string{"main": read(t, "../cmd/postern/version.go"),
+		"postern/internal/release": read(t, "../internal/release/release.go")}
+	seen := 0
+	for _, path := range append(scripts, "Containerfile", "../Makefile") {
+		for _, m := range regexp.MustCompile(`-X ([\w./-]+)\.(\w+)=`).FindAllStringSubmatch(read(t, path), -1) {
+			seen++
+			if !regexp.MustCompile(`(?m)^(var|\t)\s*` + m[2] + `\s+string`).MatchString(sources[m[1]]) {
+				t.Errorf("%s: there is no variable %s.%s", path, m[1], m[2])
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("nothing is told")
 	}
 }

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,6 +62,14 @@ var (
 	nodesBy = prometheus.NewDesc("postern_nodes",
 		"Nodes at the database, as this one sees them, by state: alive, drained, gone.", []string{"state"}, nil)
 )
+
+// buildInfo says which version runs.
+func buildInfo(version string) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postern_build_info",
+		Help:        "1, with the version that runs.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
+	}, func() float64 { return 1 })
+}
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {

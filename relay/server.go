@@ -58,7 +58,7 @@ type Options struct {
 	// HandOver is called when an orderly shutdown begins, with the sockets of all listeners, before they are closed:
 	// the next daemon may inherit them. nil: it does not. Nodes at one database have others that take their clients.
 	HandOver func([]net.Listener)
-	Version  string         // for postern status
+	Version  string         // of this program
 	DNS      keyring.Lookup // for DKIM keys; nil: they are not looked for, and new ones wait
 	// Poll, required, is how often it looks for what others changed: accounts, keys, the queue, files.
 	Poll time.Duration
@@ -188,7 +188,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.registry.MustRegister(collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(o.Version),
 		&gauges{s.store, s.listeners, s.inForce, s.trace, s.stats, s.certs, s.accounts.SourceStates,
 			s.ready})
 	return s, nil
@@ -438,8 +438,8 @@ func (s *Server) serve() {
 	s.serving.Store(true)
 	close(s.up)
 	st := s.state.Load()
-	s.log.Info("ready", "hostname", st.config.Hostname, "upstreams", len(st.routes.Upstreams),
-		"signer", sign.Implementation())
+	s.log.Info("ready", "version", s.options.Version, "hostname", st.config.Hostname, "upstreams",
+		len(st.routes.Upstreams), "signer", sign.Implementation())
 	if s.options.Ready != nil {
 		s.options.Ready()
 	}

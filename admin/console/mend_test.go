@@ -32,6 +32,7 @@ var outsideReasons = map[string]string{
 	"file-writable":             "modes of files",
 	"leftovers":                 "files",
 	"store-unreadable":          "a backup",
+	"store-older":               "the service manager restarts it",
 	"store-gone":                "a backup",
 	"store-damaged":             "a backup",
 	"store-log":                 "another process",

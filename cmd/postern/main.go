@@ -133,7 +133,7 @@ Try it without any configuration:  postern demo`,
 		app.statsCommand(), app.settingsCommand(),
 		app.dkimCommand(), app.dnsCommand(), app.certCommand(),
 		app.upstreamCommand(), app.alertCommand(), app.statusCommand(), app.doctorCommand(),
-		versionCommand(), completionCommand(),
+		versionCommand(), changesCommand(), completionCommand(),
 		app.consoleCommand(), app.tokenCommand(), app.auditCommand(), app.storeCommand(), app.nodeCommand(),
 	)
 	for _, c := range root.Commands() {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/release"
 	"postern/internal/testkit"
 )
 
@@ -73,6 +74,7 @@ func TestHealthReadinessAndMetrics(t *testing.T) {
 		`postern_messages_accepted_total{how="handed off",listener="submission"} 1`,
 		`postern_delivery_results_total{class="delivered",upstream="provider"} 1`,
 		`postern_auth_total{outcome="ok"} 1`,
+		`",version="` + release.Version() + `"} 1`, // of postern_build_info
 		`postern_queue_messages{state="waiting"} 0`,
 		`postern_upstream_paused{identity="relay",upstream="provider"} 0`,
 		`postern_store_commits_total `,

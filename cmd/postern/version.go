@@ -10,21 +10,21 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postern/internal/release"
 	"postern/relay/sign"
 )
 
-// What scripts/packages tells the linker of a build (-X), where Go itself knows less: in a linked worktree it stamps
-// nothing.
+// What scripts/packages tells the linker of a build (-X) beside release.version, where Go itself knows less: in a
+// linked worktree it stamps nothing.
 var (
-	version  string
 	commit   string
 	date     string // of the commit, in Unix seconds
 	modified string // "true" where the files were not those of the commit
 )
 
-// build is what the Go linker recorded of this binary, as --json prints it.
+// build is what is known of this binary, as --json prints it.
 type build struct {
-	Version  string    `json:"version"` // a tag, or what Go makes of a commit; "(devel)" where neither is known
+	Version  string    `json:"version"` // as package release says it
 	Commit   string    `json:"commit,omitempty"`
 	Date     time.Time `json:"date,omitzero"` // of the commit
 	Modified bool      `json:"modified"`      // the files were not those of the commit
@@ -43,7 +43,7 @@ func readBuild() build {
 
 // told is the build with what the linker was told in addition.
 func (b build) told() build {
-	b.Version, b.Commit = cmp.Or(version, b.Version), cmp.Or(commit, b.Commit)
+	b.Commit = cmp.Or(commit, b.Commit)
 	b.Modified = b.Modified || modified == "true"
 	if seconds, err := strconv.ParseInt(date, 10, 64); err == nil {
 		b.Date = time.Unix(seconds, 0).UTC()
@@ -52,8 +52,8 @@ func (b build) told() build {
 }
 
 func buildOf(info *debug.BuildInfo) build {
-	b := build{Version: cmp.Or(info.Main.Version, "(devel)"), Go: info.GoVersion, Platform: runtime.GOOS + "/" +
-		runtime.GOARCH, Signer: sign.Implementation()}
+	b := build{Version: release.Version(), Go: info.GoVersion, Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		Signer: sign.Implementation()}
 	for _, s := range info.Settings {
 		switch s.Key {
 		case "vcs.revision":

@@ -6,21 +6,23 @@ import (
 	"strings"
 	"testing"
 
+	"postern/internal/release"
 	"postern/relay/sign"
 )
 
 func TestVersion(t *testing.T) {
 	t.Parallel()
-	info := &debug.BuildInfo{GoVersion: "go1.26.8", Main: debug.Module{Version: "v1.2.3"},
+	info := &debug.BuildInfo{GoVersion: "go1.26.8",
 		Settings: []debug.BuildSetting{
 			{Key: "vcs.revision", Value: "0123456789abcdef0123456789abcdef01234567"}, {Key: "vcs.time",
 				Value: "2026-11-28T08:00:00Z"}, {Key: "vcs.modified", Value: "true"},
 		}}
-	if got, want := buildOf(info).String(), "v1.2.3, commit 0123456789ab of 2026-11-28, modified, go1.26.8 "+
-		""; !strings.HasPrefix(got, want) {
+	want := release.Version() + ", commit 0123456789ab of 2026-11-28, modified, go1.26.8 "
+	if got := buildOf(info).String(); !strings.HasPrefix(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
-	if got := buildOf(&debug.BuildInfo{GoVersion: "go1.26.8"}).String(); !strings.HasPrefix(got, "(devel), go1.26.8 ") {
+	bare := buildOf(&debug.BuildInfo{GoVersion: "go1.26.8"}).String() // outside git
+	if got := bare; !strings.HasPrefix(got, release.Version()+", go1.26.8 ") {
 		t.Errorf("without anything recorded: %q", got)
 	}
 	l := newCommandLine(t)

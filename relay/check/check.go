@@ -136,7 +136,10 @@ func storeKey(c *config.Config) string {
 // checkStore reads what the store holds. A store that does not exist yet is right: the first start
 // makes it.
 func checkStore(ctx context.Context, c *config.Config) error {
-	s, err := relaystore.OpenThere(ctx, relaystore.Of(c))
+	s, err := openStore(ctx, c)
+	if errors.Is(err, relaystore.ErrOlder) { // which checkStored says
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -146,6 +149,13 @@ func checkStore(ctx context.Context, c *config.Config) error {
 	defer s.Close()
 	_, err = outbound.StoredKeys(ctx, s)
 	return err
+}
+
+// openStore opens the store if there is one, and leaves one of an older version as it is: that may be in use.
+func openStore(ctx context.Context, c *config.Config) (*relaystore.Store, error) {
+	o := relaystore.Of(c)
+	o.Look = true
+	return relaystore.OpenThere(ctx, o)
 }
 
 // checkParent says what would keep the first start from making the data directory.

@@ -249,7 +249,9 @@ func example(t *testing.T) []string {
 	return strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
 }
 
-func TestExampleLoads(t *testing.T) {
+// asExample writes an annotated file beside what it names, and returns its path.
+func asExample(t *testing.T, text string) (path string) {
+	t.Helper()
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "dkim"), 0o700); err != nil {
 		t.Fatal(err)
@@ -259,9 +261,13 @@ func TestExampleLoads(t *testing.T) {
 	t.Setenv("ALERT_URL", "https://hooks.example.com/hunter2")
 	t.Setenv("CONSOLE_OIDC_SECRET", "hunter2")
 	t.Setenv("SELF_SERVICE_OIDC_SECRET", "hunter2")
-	path := filepath.Join(dir, "relay.toml")
-	writeMode(t, path, strings.Join(example(t), "\n"), 0o644)
-	c, err := Load(path)
+	path = filepath.Join(dir, "relay.toml")
+	writeMode(t, path, text, 0o644)
+	return path
+}
+
+func TestExampleLoads(t *testing.T) {
+	c, err := Load(asExample(t, strings.Join(example(t), "\n")))
 	if err != nil {
 		t.Fatal(err)
 	}

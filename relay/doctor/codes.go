@@ -81,6 +81,7 @@ const (
 	codeFilesOK      = "files-ok"
 
 	codeStoreUnreadable = "store-unreadable"
+	codeStoreOlder      = "store-older"
 	codeStoreGone       = "store-gone"
 	codeStoreDamaged    = "store-damaged"
 	codeStoreLog        = "store-log"
@@ -201,6 +202,7 @@ var catalogue = []Code{
 	{codeFileWritable, "Every user of this machine may change relay.toml or a file that it names."},
 	{codeLeftovers, "Temporary files were left behind."},
 	{codeStoreUnreadable, "The store cannot be opened or read."},
+	{codeStoreOlder, "The store is of an older version than this command."},
 	{codeStoreGone, "The file of the store was removed while Postern runs."},
 	{codeStoreDamaged, "The store is damaged."},
 	{codeStoreLog, "The log of the store has grown far beyond its usual length."},

@@ -221,7 +221,9 @@ func (x *exam) toldElsewhere(ctx context.Context) (texts []string) {
 
 // openStore opens the store beside the daemon; nil with a nil error: there is none yet.
 func (x *exam) openStore(ctx context.Context) (*relaystore.Store, error) {
-	return relaystore.OpenThere(ctx, relaystore.Of(x.c))
+	o := relaystore.Of(x.c)
+	o.Look = true // and change nothing
+	return relaystore.OpenThere(ctx, o)
 }
 
 // days says how many days are left.

@@ -247,6 +247,13 @@ func TestStoreFindings(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(t, w.examine("store"), codeStoreGone, finding.Danger, "Keep Postern running")
+	w = newWard(t, plainUpstream)
+	older := testkit.Unzip(t, "../store/testdata/schema32/postern.db.gz")
+	err := os.MkdirAll(w.dir, 0o700)
+	if err = errors.Join(err, os.WriteFile(filepath.Join(w.dir, relaystore.FileName), older, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	want(t, w.examine("store"), codeStoreOlder, finding.Advice, "(schema 32): the next start of this one")
 }
 
 // A store whose pages are overwritten is found damaged, and one that is no database unreadable.

@@ -281,7 +281,9 @@ func StatusAlone(ctx context.Context, c *config.Config) *status.Report {
 		addEnds(r, &u, now)
 	}
 	if _, err := os.Stat(c.DataDir); err == nil { // else the first start makes it
-		s, err := relaystore.Open(ctx, relaystore.Of(c))
+		o := relaystore.Of(c)
+		o.Look = true
+		s, err := relaystore.Open(ctx, o)
 		if err != nil {
 			r.Queue.Problem = err.Error()
 		} else {

@@ -326,6 +326,7 @@ var children = map[string]func(dir string) error{
 	"act":     childAct,
 	"index":   childIndex,
 	"migrate": childMigrate,
+	"version": childVersion,
 }
 
 // child prepares a process that does what; uid 0 is our own.

@@ -21,7 +21,9 @@ type file struct {
 	*fuse
 	path   string
 	daemon bool
+	look   bool // see Options
 	log    *slog.Logger
+	before string // the program that used it last
 
 	conn         *sqlite.Conn // of the writer's goroutine
 	readers      *readers     // of mail; for what must be known of the file
@@ -45,7 +47,8 @@ type file struct {
 
 func newFile(o Options, f *fuse) *file {
 	return &file{
-		fuse: f, path: filepath.Join(o.Dir, FileName), daemon: o.Daemon, log: o.Logger, full: make(chan struct{}, 1),
+		fuse: f, path: filepath.Join(o.Dir, FileName), daemon: o.Daemon, look: o.Look, log: o.Logger,
+		full:  make(chan struct{}, 1),
 		space: space{dir: o.Dir, floor: o.MinFree},
 	}
 }
@@ -56,7 +59,7 @@ func (f *file) open(context.Context) error {
 	if err := prepareFile(f.path); err != nil {
 		return err
 	}
-	conn, err := openMain(f.path)
+	conn, err := f.openMain()
 	if err != nil {
 		return explain(f.path, err)
 	}

@@ -445,12 +445,12 @@ func TestMigrateRefuses(t *testing.T) {
 	newer.Dir = t.TempDir()
 	with(t, newer, func(s *Store) {
 		if err := s.write(t.Context(), func(tx *tx) error {
-			return tx.Run("INSERT INTO migration VALUES (?, 0)", len(migrations)+1)
+			return tx.Run("INSERT INTO migration (version, applied) VALUES (?, 0)", len(migrations)+1)
 		}); err != nil {
 			t.Fatal(err)
 		}
 	})
-	refused("from a newer version", newer, atServer, "newer postern")
+	refused("from a newer version", newer, atServer, "at most: install")
 	migrateTo(t, inFile, atServer) // with nothing of this left
 }
 

@@ -92,7 +92,7 @@ func movedTables() ([]table, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	if err := prepareSchema(conn); err != nil {
+	if _, err := prepareSchema(conn, nil); err != nil {
 		return nil, err
 	}
 	return listTables(conn)

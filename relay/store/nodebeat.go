@@ -27,22 +27,30 @@ type standing struct {
 	differ   []string  // nodes that live and have other settings
 }
 
-// renewNode renews the row until ctx ends, or another process has it.
+// renewNode renews the row until ctx ends, or this process must.
 func (s *Store) renewNode(ctx context.Context, e *server, m *membership) {
 	defer close(m.ended)
 	for pause(ctx, nodeBeats) == nil && e.ousted.Load() == nil {
 		// After an error the next one may do; who reads and writes says what is wrong.
 		if _ = m.beat(ctx, s.readers, e); e.ousted.Load() != nil {
-			s.log.Error("another process has taken over: no more mail is taken here, and this one ends", "node", m.name)
+			s.log.Error("no more mail is taken here, and this process ends", "node", m.name, "err", s.Ousted())
 		}
 	}
 }
 
-// beat renews the row and the term of the leader, and looks who else is there, in one round trip. Where the row is
-// another process's, this one begins nothing any more: it takes no mail, leases none and leads nobody. What it has
-// under way is its own still, by its owner, and ends.
+// beat renews the row and the term of the leader, and looks who else is there. Where the row is another process's, or a
+// newer Postern has changed the schema, this one begins nothing any more: it takes no mail, leases none and leads
+// nobody. What it has under way is its own still, by its owner, and ends.
 func (m *membership) beat(ctx context.Context, readers *readers, e *server) error {
 	return readers.read(ctx, func(conn db.Conn) error {
+		newer, err := list(conn, func(row db.Row) (origin, error) { return origin{int(row.Int(0)), row.Text(1)}, nil },
+			newerSchema, len(migrations))
+		if len(newer) > 0 {
+			m.end(e, fmt.Errorf("%s: %w", e.name, newer[0].newer()))
+		}
+		if err != nil || len(newer) > 0 {
+			return err
+		}
 		asked := time.Now()
 		results, err := conn.(*postgres.Conn).Pipeline(ctx, []postgres.Call{
 			{Query: renewRow, Args: []any{int64(nodeLives), m.name, m.boot}},
@@ -53,8 +61,7 @@ func (m *membership) beat(ctx context.Context, readers *readers, e *server) erro
 			return err
 		}
 		if results[0].Len() == 0 {
-			e.ousted.Store(&failure{fmt.Errorf("%w: %w", ErrAway, m.takenOver())})
-			m.stand(&standing{rank: -1})
+			m.end(e, m.takenOver())
 			return nil
 		}
 		for row := range results[0].Rows() {
@@ -67,6 +74,13 @@ func (m *membership) beat(ctx context.Context, readers *readers, e *server) erro
 		m.stand(now)
 		return nil
 	})
+}
+
+// end has this one begin nothing any more.
+func (m *membership) end(e *server, cause error) {
+	m.over.Store(&failure{cause})
+	e.ousted.Store(&failure{fmt.Errorf("%w: %w", ErrAway, cause)})
+	m.stand(&standing{rank: -1})
 }
 
 func (m *membership) takenOver() error {
@@ -83,6 +97,8 @@ const (
 		RETURNING leader.k`
 	livingNodes = `SELECT name, drained, settings FROM node, (` + serverTime + ` AS now) t WHERE until > t.now
 		ORDER BY k`
+	// Who made it has waited until no older node lived. This one stood still then.
+	newerSchema = "SELECT version, program FROM migration WHERE version > ? ORDER BY version DESC LIMIT 1"
 )
 
 // among is where the node stands among those that live, without what it leads.
@@ -184,10 +200,14 @@ func (s *Store) Differ() []string {
 	return s.member.standing.Load().differ
 }
 
-// Ousted is why this daemon must end: another process is the node of its name. nil: none is.
+// Ousted is why this daemon must end: another process is the node of its name, or a newer Postern has changed the
+// database. nil: it need not.
 func (s *Store) Ousted() error {
-	if e, ok := s.engine.(*server); ok && s.member != nil && e.ousted.Load() != nil {
-		return s.member.takenOver()
+	if s.member == nil {
+		return nil
+	}
+	if over := s.member.over.Load(); over != nil {
+		return over.error
 	}
 	return nil
 }

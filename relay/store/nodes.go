@@ -9,11 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"postern/internal/release"
 	"postern/relay/store/internal/db"
 )
 
@@ -57,11 +57,13 @@ type Node struct {
 type membership struct {
 	name, boot, home string
 	number           int64
+	before           string             // the program of the process before
 	moved            bool               // the process before was on another machine: nobody knows that it has ended
 	leave            context.CancelFunc // ends the renewing
 	ended            chan struct{}
 	standing         atomic.Pointer[standing] // as the last beat saw it
 	changes          atomic.Int64             // of the share
+	over             atomic.Pointer[failure]  // why it must end; nil: it need not
 }
 
 // nodeHome is the file in a data directory that tells it from others. A process that has the lock of the directory
@@ -89,6 +91,9 @@ func (s *Store) joinNodes(ctx context.Context, e *server) error {
 	if err == nil {
 		err = m.beat(ctx, s.readers, e)
 	}
+	if over := m.over.Load(); err == nil && over != nil {
+		err = over.error
+	}
 	if err != nil {
 		return wrap(err, "join the nodes at %s", e.name)
 	}
@@ -108,7 +113,7 @@ func (m *membership) enter(t *tx, host string, now int64) (number int64, err err
 	if number, err = m.numbered(t, host, now); err != nil {
 		return 0, err
 	}
-	err = t.Run(putNode, m.name, number, m.boot, m.home, host, programVersion(), now, now, now+int64(nodeLives))
+	err = t.Run(putNode, m.name, number, m.boot, m.home, host, release.Version(), now, now, now+int64(nodeLives))
 	if err == nil {
 		err = t.Run("INSERT INTO counter VALUES (?, 0, 0, 0, 0, 0, 0) ON CONFLICT DO NOTHING", number)
 	}
@@ -119,7 +124,7 @@ func (m *membership) enter(t *tx, host string, now int64) (number int64, err err
 // makes room. A data directory may have been copied to another machine.
 func (m *membership) numbered(t *tx, host string, now int64) (int64, error) {
 	used, ended, seen := map[int64]bool{}, int64(0), int64(0)
-	for row, err := range t.Rows("SELECT name, k, home, host, until, seen FROM node ORDER BY seen DESC") {
+	for row, err := range t.Rows("SELECT name, k, home, host, until, seen, version FROM node ORDER BY seen DESC") {
 		if err != nil {
 			return 0, err
 		}
@@ -129,7 +134,7 @@ func (m *membership) numbered(t *tx, host string, now int64) (int64, error) {
 		case lives && (row.Text(2) != m.home || row.Text(3) != host):
 			return 0, refuse(m.taken(row.Text(3)))
 		default:
-			m.moved = row.Text(3) != host
+			m.moved, m.before = row.Text(3) != host, row.Text(6)
 			return row.Int(1), nil
 		}
 		if used[row.Int(1)] = true; !lives {
@@ -181,13 +186,6 @@ func forgetNodes(t *tx, but string, now, before int64) error {
 }
 
 var putNode = upsert("node", 1, "name", "k", "boot", "home", "host", "version", "started", "seen", "until")
-
-func programVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
-	}
-	return ""
-}
 
 // homeOf reads what tells a data directory from others, and makes it where it is missing.
 func homeOf(dir string) (string, error) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"postern/internal/release"
 	"postern/internal/testkit"
 	"postern/relay/queue"
 	"postern/relay/store/internal/sqlite"
@@ -108,8 +109,9 @@ func TestOpenRefuses(t *testing.T) {
 			raw(t, path, "PRAGMA application_id = 1234")
 		}, "not of postern"},
 		{"newer", func(t *testing.T, dir, path string) {
-			raw(t, path, "INSERT INTO migration VALUES (99, 0)")
-		}, "newer postern"},
+			raw(t, path, "INSERT INTO migration VALUES (99, 0, 'v99.1.0')")
+		}, "written by v99.1.0 (schema 99), and this is " + release.Version() + ", which knows schema " +
+			fmt.Sprint(len(migrations)) + " at most: install v99.1.0 again"},
 		{"no version", func(t *testing.T, dir, path string) {
 			raw(t, path, "DELETE FROM migration")
 		}, "version cannot be read"},
@@ -270,7 +272,7 @@ func TestFailedMigration(t *testing.T) {
 	t.Cleanup(func() { migrations = good })
 	migrations = append(good[:len(good):len(good)], migration{both: "CREATE TABLE extra (x); CREATE TABLE user (y)"})
 	if _, err := Open(t.Context(), at(t, Options{Dir: dir})); err == nil ||
-		!strings.Contains(err.Error(), fmt.Sprint("version ", len(migrations))) {
+		!strings.Contains(err.Error(), fmt.Sprint("to ", len(migrations))) {
 		t.Fatalf("a migration that fails: %v", err)
 	}
 	migrations = append(good[:len(good):len(good)], migration{both: "CREATE TABLE extra (x)"})
@@ -286,7 +288,7 @@ func TestFailedMigration(t *testing.T) {
 	}
 	migrations = good
 	_, err := Open(t.Context(), at(t, Options{Dir: dir}))
-	if err == nil || !strings.Contains(err.Error(), "newer postern") {
+	if err == nil || !strings.Contains(err.Error(), "at most: install") {
 		t.Errorf("the older version: %v", err)
 	}
 }

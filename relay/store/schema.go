@@ -3,8 +3,6 @@ package store
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
-	"time"
 
 	"postern/relay/store/internal/db"
 	"postern/relay/store/internal/sqlite"
@@ -59,6 +57,7 @@ var migrations = []migration{
 	{server: schemaSharedAccounts},
 	{server: schemaNodes},
 	{both: schemaMove},
+	{both: schemaProgram},
 }
 
 // schema1: the indexes of the queue are partial so that a message which is handed to an attempt when it
@@ -161,77 +160,71 @@ func openConn(path string) (*sqlite.Conn, error) {
 // writes in small transactions, so that this is far more than it takes.
 const busyTimeout = 10_000
 
-// openMain opens the connection that writes, and brings the schema up to date.
-func openMain(path string) (*sqlite.Conn, error) {
-	unlock, err := lockDir(filepath.Dir(path))
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	conn, err := openConn(path)
-	if err != nil {
-		return nil, err
-	}
-	if err := prepareSchema(conn); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return conn, nil
-}
-
 var errForeign = errors.New("it is a database, but not of postern: move it away, or name another data_dir")
 
-func prepareSchema(conn db.Conn) error {
+// prepareSchema brings the schema up to date, and returns what it was before. hold is asked before an existing store of
+// an older version is changed.
+func prepareSchema(conn db.Conn, hold func(found origin) (release func(), err error)) (found origin, err error) {
+	app, err := prepareOurs(conn)
+	if err != nil {
+		return found, err
+	}
+	found, err = originOf(conn, app)
+	switch {
+	case err != nil:
+		return found, err
+	case found.schema > len(migrations):
+		return found, found.newer()
+	case found.schema > 0 && found.schema < len(migrations):
+		release, err := hold(found)
+		if err != nil {
+			return found, err
+		}
+		defer release()
+	}
+	for version := found.schema; version < len(migrations); version++ {
+		if err := migrate(conn, version+1, migrations[version].both+migrations[version].file); err != nil {
+			return found, stopped(version, err)
+		}
+	}
+	return found, nil
+}
+
+// prepareOurs sets what a connection that writes needs, and refuses a file of others. It returns the mark of the file,
+// 0 for a new one.
+func prepareOurs(conn db.Conn) (app int64, err error) {
 	// Log: at most 64 MiB of it stay on disk after a burst.
 	if err := conn.Exec(fmt.Sprintf("PRAGMA page_size = %d; PRAGMA cache_size = -%d; PRAGMA journal_size_limit = %d",
 		pageSize, 32<<10, 64<<20)); err != nil {
-		return err
+		return 0, err
 	}
-	app, _, err := conn.Int("PRAGMA application_id")
-	if err != nil {
-		return err
+	if app, _, err = conn.Int("PRAGMA application_id"); err != nil {
+		return 0, err
 	}
 	if app != applicationID {
 		tables, _, err := conn.Int("SELECT count(*) FROM sqlite_schema")
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if app != 0 || tables != 0 {
-			return errForeign
+			return 0, errForeign
 		}
 	}
-	if err := conn.Exec("PRAGMA journal_mode = WAL"); err != nil {
-		return err
-	}
-	version, err := schemaVersion(conn, app)
-	if err != nil {
-		return err
-	}
-	if version > len(migrations) {
-		return newerSchema(version)
-	}
-	for ; version < len(migrations); version++ {
-		if err := migrate(conn, version+1, migrations[version].both+migrations[version].file); err != nil {
-			return fmt.Errorf("bring the schema to version %d: %w", version+1, err)
-		}
-	}
-	return nil
+	return app, conn.Exec("PRAGMA journal_mode = WAL")
 }
 
-func newerSchema(version int) error {
-	return fmt.Errorf("it was written by a newer postern (schema %d, this one knows %d): install that version again",
-		version, len(migrations))
-}
-
-func schemaVersion(conn db.Conn, app int64) (int, error) {
+func originOf(conn db.Conn, app int64) (origin, error) {
 	if app == 0 {
-		return 0, nil
+		return origin{}, nil
 	}
-	version, ok, err := conn.Int("SELECT max(version) FROM migration")
-	if err != nil || !ok {
-		return 0, errors.Join(errors.New("its schema version cannot be read"), err)
+	found, err := readOrigin(conn)
+	if err == nil && found.schema == 0 {
+		err = errors.New("no version is noted")
 	}
-	return int(version), nil
+	if err != nil {
+		return found, fmt.Errorf("its schema version cannot be read: %w", err)
+	}
+	return found, nil
 }
 
 // migrate applies one version; the mark of our files, the schema and its version are one transaction,
@@ -240,16 +233,18 @@ func migrate(conn db.Conn, version int, script string) error {
 	script = fmt.Sprintf(`BEGIN IMMEDIATE;
 PRAGMA application_id = %d;
 CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT;
-%s;
-INSERT INTO migration VALUES (%d, %d);
-COMMIT`, applicationID, script, version, time.Now().UnixNano())
-	if err := conn.Exec(script); err != nil {
-		if conn.InTransaction() {
-			err = errors.Join(err, conn.Exec("ROLLBACK"))
-		}
-		return err
+%s;`, applicationID, script)
+	err := conn.Exec(script)
+	if err == nil {
+		err = noteVersion(conn, version)
 	}
-	return nil
+	if err == nil {
+		err = conn.Exec("COMMIT")
+	}
+	if err != nil && conn.InTransaction() {
+		err = errors.Join(err, conn.Exec("ROLLBACK"))
+	}
+	return err
 }
 
 // recoverLog copies what a former life left in the log into the file, so that the log begins short. A

@@ -21,7 +21,9 @@ type server struct {
 	*fuse
 	log     *slog.Logger
 	config  postgres.Config
-	name    string        // for people
+	name    string // for people
+	opts    Options
+	making  bool          // the schema is being brought up to date, which was allowed
 	seek    time.Duration // outcomeFor
 	clock   clock
 	readers *readers     // of mail; for what must be known of the database
@@ -70,7 +72,8 @@ func newServer(o Options, f *fuse) *server {
 	}
 	config := postgres.Config{URL: url, Node: o.Node, StatementTimeout: cmp.Or(o.limits.statement, statementFor),
 		LockTimeout: o.limits.lock}
-	s := &server{fuse: f, log: o.Logger, config: config, name: o.Place(), seek: cmp.Or(o.limits.outcome, outcomeFor)}
+	s := &server{fuse: f, log: o.Logger, config: config, name: o.Place(), opts: o,
+		seek: cmp.Or(o.limits.outcome, outcomeFor)}
 	s.asking = newReaders(s.asker, s.snapshot(), maxReaders)
 	return s
 }
@@ -99,7 +102,7 @@ func (s *server) prepare(ctx context.Context, conn *postgres.Conn) error {
 		return err
 	}
 	stop := interruptOn(ctx, conn)
-	err := prepareTables(conn)
+	err := s.prepareTables(conn)
 	stop()
 	if err = readError(ctx, err); err != nil {
 		return err
@@ -125,73 +128,6 @@ type limits struct{ statement, lock, outcome time.Duration }
 // serverTime is the server's clock in nanoseconds since 1970.
 const serverTime = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000"
 
-var errForeignTables = errors.New("the database has tables, but not Postern's: name an empty database in [store] url")
-
-// prepareTables brings the schema up to date, one transaction a version. Others wait meanwhile.
-func prepareTables(conn *postgres.Conn) error {
-	for {
-		if _, err := conn.Begin(); err != nil {
-			return err
-		}
-		if err := lockSchema(conn); err != nil {
-			return errors.Join(err, conn.Rollback())
-		}
-		more, err := nextVersion(conn)
-		if err != nil {
-			return errors.Join(err, conn.Rollback())
-		}
-		if err := conn.Commit(); err != nil || !more {
-			return err
-		}
-	}
-}
-
-// lockSchema waits, within a transaction, as long as another process needs to bring a large database up to date. For
-// other locks there is the limit.
-func lockSchema(conn *postgres.Conn) error {
-	return conn.Exec("SET LOCAL lock_timeout = 0; " + schemaLock + "; SET LOCAL lock_timeout = 10000")
-}
-
-// nextVersion brings the schema to its next version, within a transaction, and reports whether there may be more.
-func nextVersion(conn *postgres.Conn) (more bool, err error) {
-	version, err := tablesVersion(conn)
-	switch {
-	case err != nil:
-		return false, err
-	case version < 0:
-		return false, errForeignTables
-	case version > len(migrations):
-		return false, newerSchema(version)
-	case version == len(migrations):
-		return false, nil
-	case version == 0:
-		err := conn.Exec("CREATE TABLE migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL)")
-		if err != nil {
-			return false, err
-		}
-	}
-	m := migrations[version]
-	if err := conn.Exec(m.both + ";" + m.server); err != nil {
-		return false, fmt.Errorf("bring the schema to version %d: %w", version+1, err)
-	}
-	return true, conn.Run("INSERT INTO migration VALUES (?, ?)", version+1, time.Now().UnixNano())
-}
-
-// tablesVersion is the version of the schema: 0 for an empty database, -1 if it has tables of others.
-func tablesVersion(conn db.Conn) (int, error) {
-	tables, _, err := conn.Int("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()")
-	if err != nil || tables == 0 {
-		return 0, err
-	}
-	ours, _, err := conn.Int("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND " +
-		"tablename = 'migration'::text")
-	if err != nil || ours == 0 {
-		return -1, err
-	}
-	version, _, err := conn.Int("SELECT max(version) FROM migration")
-	return int(version), err
-}
-
 // there reports whether the database has a store.
 func (s *server) there(ctx context.Context) (bool, error) {
 	conn, err := postgres.Open(ctx, s.config)
@@ -199,11 +135,8 @@ func (s *server) there(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("open %s: %w", s.name, err)
 	}
 	defer conn.Close()
-	version, err := tablesVersion(conn)
-	if err == nil && version < 0 {
-		err = errForeignTables
-	}
-	return version > 0, wrap(err, "open %s", s.name)
+	found, err := tablesOrigin(conn)
+	return found.schema > 0, wrap(err, "open %s", s.name)
 }
 
 // close implements engine.

@@ -570,7 +570,7 @@ func TestServerRefuses(t *testing.T) {
 			testkit.SQL(t, admin(url), "CREATE TABLE article (id integer)")
 			return ofServer(t, url, "a", true), url
 		}},
-		"newer schema": {want: "newer postern", there: true, options: func(t *testing.T) (Options, string) {
+		"newer schema": {want: "at most: install", there: true, options: func(t *testing.T) (Options, string) {
 			url := filled(t)
 			testkit.SQL(t, admin(url), "INSERT INTO migration VALUES (9999, 0)")
 			return ofServer(t, url, "a", true), url

@@ -48,6 +48,7 @@ const (
 type Options struct {
 	Dir    string // data directory; its parent must exist
 	Daemon bool   // take the lock that only one process may have
+	Look   bool   // leave a store of an older version as it is: ErrOlder
 	Logger *slog.Logger
 
 	URL      config.StoreURL // the zero value is the file in Dir; what follows is for a server alone
@@ -186,6 +187,9 @@ func (s *Store) open(ctx context.Context) error {
 		if err := s.stays(ctx); err != nil {
 			return errors.Join(err, s.Close())
 		}
+	}
+	if s.opts.Daemon && !s.opts.moving {
+		s.noteUse(ctx, s.usedBy())
 	}
 	return nil
 }
