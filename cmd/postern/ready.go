@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,29 +11,42 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"postern/mail"
 )
 
 // readyTime bounds a health check. Who runs such checks has a limit too, and would only say that it took too long.
 const readyTime = 4 * time.Second
 
-// defaultAdmin is where a daemon answers whose relay.toml says nothing else.
+// defaultAdmin is where a daemon answers whose relay.toml says nothing else, and one in a container as a rule.
 const defaultAdmin = "127.0.0.1:8587"
+
+// sayReady is `status --ready`.
+func (a *app) sayReady(cmd *cobra.Command) error {
+	answer, err := a.ready(cmd.Context())
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), answer)
+	return err
+}
 
 // ready returns what /readyz says first, or an error with it: for who has no HTTP client, such as a container.
 func (a *app) ready(ctx context.Context) (string, error) {
 	c, err := a.read()
 	if err != nil {
 		// The daemon does not use a file that it refuses: it goes on with the one before, and is as ready as it was.
-		answer, asked := askReady(ctx, defaultAdmin, false)
-		if asked == nil {
-			return answer, nil
+		for _, secure := range []bool{false, true} {
+			if answer, notReady := askReady(ctx, defaultAdmin, secure); notReady == nil {
+				return answer, nil
+			}
 		}
 		return "", err
 	}
 	if c.Admin.Address == "" {
-		return "", errors.New("[admin] address is \"\", so that nobody can ask whether new mail is taken: write such as \"" +
-			defaultAdmin + "\"")
+		return "", fmt.Errorf("[admin] address is \"\", so that nobody can ask whether new mail is taken: write such as %q",
+			defaultAdmin)
 	}
 	return askReady(ctx, c.Admin.Address, c.Admin.TLS)
 }
@@ -44,9 +56,10 @@ func (a *app) ready(ctx context.Context) (string, error) {
 func askReady(ctx context.Context, address string, secure bool) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
-	scheme := "http"
-	if secure {
-		scheme = "https"
+	scheme := map[bool]string{false: "http", true: "https"}[secure]
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://localhost/readyz", nil)
+	if err != nil {
+		return "", err
 	}
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -55,10 +68,6 @@ func askReady(ctx context.Context, address string, secure bool) (string, error) 
 		// Nothing secret is asked or told, and the certificate names what clients call the relay.
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // see above
 		DisableKeepAlives: true,
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://localhost/readyz", nil)
-	if err != nil {
-		return "", err
 	}
 	response, err := transport.RoundTrip(request)
 	if err != nil {

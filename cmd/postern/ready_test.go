@@ -20,7 +20,7 @@ func TestStatusReady(t *testing.T) {
 			t.Errorf("asked for %s at %s", r.URL.Path, r.Host)
 		}
 		w.WriteHeader(code)
-		fmt.Fprint(w, map[bool]string{true: "ready", false: "store: full"}[code == http.StatusOK], "\nupstream a\n")
+		fmt.Fprint(w, map[int]string{200: "ready", 503: "store: full"}[code], "\nupstream a\n")
 	})
 	plain, secure := httptest.NewServer(h), httptest.NewTLSServer(h)
 	defer plain.Close()
@@ -42,7 +42,7 @@ func TestStatusReady(t *testing.T) {
 	} {
 		code = c.code
 		path := filepath.Join(t.TempDir(), "relay.toml")
-		text := fmt.Sprintf("hostname = \"relay.example.com\"\n[admin]\naddress = %q\ntls = %t\n", c.address, c.tls)
+		text := fmt.Sprintf("hostname = \"a.example.com\"\n[admin]\naddress = %q\ntls = %t\n", c.address, c.tls)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,9 @@ func runStatus(path string, args ...string) (exit int, said string) {
 
 // An address that stands for all of the machine is asked on the machine.
 func TestAskReadyOfAllAddresses(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ready") }))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "ready")
+	}))
 	defer server.Close()
 	_, port, _ := strings.Cut(server.Listener.Addr().String(), ":")
 	for _, address := range []string{":" + port, "0.0.0.0:" + port} {

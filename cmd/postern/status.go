@@ -34,35 +34,36 @@ is taken, else 1 with the reason. That all upstreams are down is no such reason,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if onlyReady {
-				answer, err := a.ready(cmd.Context())
-				if err == nil {
-					_, err = fmt.Fprintln(cmd.OutOrStdout(), answer)
-				}
-				return err
+				return a.sayReady(cmd)
 			}
-			c, err := a.read()
-			if err != nil {
-				return err
-			}
-			r, err := askStatus(cmd.Context(), c)
-			if err != nil {
-				return err
-			}
-			if asJSON(cmd) {
-				err = writeJSON(cmd.OutOrStdout(), r)
-			} else {
-				err = writeStatus(cmd.OutOrStdout(), r)
-			}
-			if err == nil && !r.OK {
-				err = errSilent
-			}
-			return err
+			return a.sayStatus(cmd)
 		},
 	}
 	cmd.Flags().BoolVar(&onlyReady, "ready", false, "only whether new mail is taken, for health checks")
 	withJSON(cmd)
 	cmd.MarkFlagsMutuallyExclusive("ready", "json")
 	return cmd
+}
+
+// sayStatus prints the page.
+func (a *app) sayStatus(cmd *cobra.Command) error {
+	c, err := a.read()
+	if err != nil {
+		return err
+	}
+	r, err := askStatus(cmd.Context(), c)
+	if err != nil {
+		return err
+	}
+	if asJSON(cmd) {
+		err = writeJSON(cmd.OutOrStdout(), r)
+	} else {
+		err = writeStatus(cmd.OutOrStdout(), r)
+	}
+	if err == nil && !r.OK {
+		err = errSilent
+	}
+	return err
 }
 
 // askStatus asks the daemon; where none runs, it looks itself.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -157,16 +158,20 @@ func (s *source) archive() ([]byte, error) {
 		"org.opencontainers.image.ref.name": s.version,
 		"io.containerd.image.name":          "localhost/postern:" + s.version, // what docker load calls it
 	}
+	return s.layout(all, d)
+}
+
+// layout packs blobs, and an index that names the one that the others hang on.
+func (s *source) layout(all blobs, d descriptor) ([]byte, error) {
 	top, err := json.Marshal(index{SchemaVersion: 2, MediaType: typeIndex, Manifests: []descriptor{d}})
 	if err != nil {
 		return nil, err
 	}
 	files := []file{{name: "oci-layout", content: []byte(`{"imageLayoutVersion":"1.0.0"}`)},
 		{name: "index.json", content: top}, {name: "blobs/"}, {name: "blobs/sha256/"}}
-	for sum, content := range all {
-		files = append(files, file{name: "blobs/sha256/" + sum, content: content})
+	for _, sum := range slices.Sorted(maps.Keys(all)) {
+		files = append(files, file{name: "blobs/sha256/" + sum, content: all[sum]})
 	}
-	slices.SortFunc(files[4:], func(a, b file) int { return strings.Compare(a.name, b.name) })
 	var out bytes.Buffer
 	err = s.pack(&out, files)
 	return out.Bytes(), err
