@@ -92,7 +92,7 @@ func newNode(t *testing.T, p pod, image string) *node {
 	return n
 }
 
-// publish writes the files of a volume as the kubelet does: links to a directory behind one more link, which is swapped.
+// publish writes the files of a volume as the kubelet does: links to a directory behind one more link, which it swaps.
 func (n *node) publish(volume string, files map[string]string) {
 	n.t.Helper()
 	mode := os.FileMode(0o644)

@@ -45,8 +45,8 @@ func (a *app) ready(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if c.Admin.Address == "" {
-		return "", fmt.Errorf("[admin] address is \"\", so that nobody can ask whether new mail is taken: write such as %q",
-			defaultAdmin)
+		return "", fmt.Errorf("[admin] address is \"\", so that nobody can ask whether new mail is taken: write such "+
+			"as %q", defaultAdmin)
 	}
 	return askReady(ctx, c.Admin.Address, c.Admin.TLS)
 }
