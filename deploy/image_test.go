@@ -3,12 +3,14 @@ package deploy
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,44 +18,54 @@ import (
 	"postern/relay/config"
 )
 
-// programs returns a directory with the binary of the packages for amd64, and something for arm64 that differs from it
-// in the machine alone: what takes a program for the other machine has to look there.
-func programs(t *testing.T) string {
+// image is that of the packages' binary for amd64, and of something for arm64 that differs from it in the machine alone:
+// what takes a program for the other machine has to look there.
+var image = sync.OnceValues(func() (string, error) {
+	dir, err := packages()
+	if err != nil {
+		return "", err
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "postern-"+runtime.GOARCH))
+	if err != nil {
+		return "", err
+	}
+	for arch, machine := range map[string]byte{"amd64": 0x3e, "arm64": 0xb7} {
+		data[18] = machine // e_machine
+		if err := os.WriteFile(filepath.Join(dir, "postern-"+arch), data, 0o755); err != nil {
+			return "", err
+		}
+	}
+	return buildImage(dir, filepath.Join(dir, "image"))
+})
+
+// buildImage returns the path of an image of the version 1.0.0, of the programs in a directory.
+func buildImage(programs, out string, env ...string) (string, error) {
+	cmd := command("../scripts/image", out)
+	cmd.Env = append(cmd.Env, "VERSION=1.0.0", "BINARIES="+programs, "GIT_OPTIONAL_LOCKS=0")
+	cmd.Env = append(cmd.Env, env...)
+	said, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s", err, said)
+	}
+	return filepath.Join(out, "postern_1.0.0_oci.tar"), nil
+}
+
+// imageOf returns that image, or another of the same programs.
+func imageOf(t *testing.T, env ...string) string {
 	t.Helper()
-	built, err := packages()
+	path, err := image()
+	if err == nil && len(env) > 0 {
+		path, err = buildImage(built, t.TempDir(), env...)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	for arch, machine := range map[string]byte{"amd64": 0x3e, "arm64": 0xb7} {
-		data, err := os.ReadFile(filepath.Join(built, "postern-"+runtime.GOARCH))
-		if err != nil {
-			t.Fatal(err)
-		}
-		data[18] = machine // e_machine
-		if err := os.WriteFile(filepath.Join(dir, "postern-"+arch), data, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
-
-// buildImage returns the path of an image of the version 1.0.0.
-func buildImage(t *testing.T, env ...string) string {
-	t.Helper()
-	out := t.TempDir()
-	cmd := command("../scripts/image", out)
-	cmd.Env = append(cmd.Env, append([]string{"VERSION=1.0.0", "BINARIES=" + programs(t), "GIT_OPTIONAL_LOCKS=0"},
-		env...)...)
-	if said, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, said)
-	}
-	return filepath.Join(out, "postern_1.0.0_oci.tar")
+	return path
 }
 
 func TestImageIsReproducible(t *testing.T) {
-	first := buildImage(t)
-	again := buildImage(t, "TZ=Asia/Kathmandu", "LC_ALL=de_DE.UTF-8")
+	first := imageOf(t)
+	again := imageOf(t, "TZ=Asia/Kathmandu", "LC_ALL=de_DE.UTF-8")
 	sum := run(t, "sha256sum", first)[:64]
 	if other := run(t, "sha256sum", again)[:64]; other != sum {
 		t.Errorf("built twice, it has the sums %s and %s", sum, other)
@@ -82,18 +94,18 @@ type imageConfig struct {
 // Each architecture has the image that deploy/Containerfile describes, as another program reads it.
 func TestImageIsThatOfTheContainerfile(t *testing.T) {
 	skopeo := testkit.Need(t, "skopeo")
-	archive := buildImage(t)
+	archive := imageOf(t)
 	file := read(t, "Containerfile")
 	for _, arch := range []string{"amd64", "arm64"} {
 		said := run(t, skopeo, "--override-arch", arch, "inspect", "--raw", "--config", "oci-archive:"+archive)
-		var image imageConfig
-		if err := json.Unmarshal([]byte(said), &image); err != nil {
+		var got imageConfig
+		if err := json.Unmarshal([]byte(said), &got); err != nil {
 			t.Fatalf("%v\n%s", err, said)
 		}
-		if image.Architecture != arch {
-			t.Errorf("asked for %s, it is %s", arch, image.Architecture)
+		if got.Architecture != arch {
+			t.Errorf("asked for %s, it is %s", arch, got.Architecture)
 		}
-		c := image.Config
+		c := got.Config
 		lines := []string{"USER " + c.User, "STOPSIGNAL " + c.StopSignal, "ENTRYPOINT " + list(c.Entrypoint),
 			"CMD " + list(c.Cmd), "ENV " + strings.Join(c.Env, " "),
 			"HEALTHCHECK --interval=" + short(c.Healthcheck.Interval) + " --timeout=" + short(c.Healthcheck.Timeout) +

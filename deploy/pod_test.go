@@ -264,7 +264,7 @@ func (n *node) ownVolume() {
 func TestPodOfTheChart(t *testing.T) {
 	p, config := renderedPod(t, "one")
 	ca := testkit.NewCA(t)
-	n := newNode(t, p, buildImage(t, "ARCHES="+runtime.GOARCH, "CA_FILE="+ca.File))
+	n := newNode(t, p, imageOf(t, "ARCHES="+runtime.GOARCH, "CA_FILE="+ca.File))
 	n.publish("config", map[string]string{"relay.toml": config})
 	n.publishMode("secret", map[string]string{"upstream": "old"}, 0o644)
 	refuses := func(why string) {

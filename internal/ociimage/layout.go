@@ -182,10 +182,7 @@ func (s *source) image(all blobs, b binary) (descriptor, error) {
 	if err := s.pack(&layer, s.root(b)); err != nil {
 		return descriptor{}, err
 	}
-	zip, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
-	if err != nil {
-		return descriptor{}, err
-	}
+	zip := gzip.NewWriter(&packed)
 	if _, err := zip.Write(layer.Bytes()); err != nil {
 		return descriptor{}, err
 	}
