@@ -279,6 +279,9 @@ func TestPodOfTheChart(t *testing.T) {
 	refuses("data_dir /var/lib/postern/data cannot be created: create it with mode 0700, owned by the user that " +
 		"postern runs as") // a volume without fsGroup
 	n.ownVolume()
+	n.pod.SecurityContext.Sysctls = nil
+	refuses("in a container the sysctl net.ipv4.ip_unprivileged_port_start=0")
+	n.pod = p
 	container := n.start("127.0.0.1 smtp.example.net")
 	container.WaitLog("msg=ready")
 	for _, look := range []probe{p.Containers[0].ReadinessProbe, p.Containers[0].LivenessProbe} {
