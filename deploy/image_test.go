@@ -18,8 +18,8 @@ import (
 	"postern/relay/config"
 )
 
-// image is that of the packages' binary for amd64, and of something for arm64 that differs from it in the machine alone:
-// what takes a program for the other machine has to look there.
+// image is that of the packages' binary, once as amd64 and once as arm64: the one that is not this machine's differs in
+// the machine that its header names, which is where readers look.
 var image = sync.OnceValues(func() (string, error) {
 	dir, err := packages()
 	if err != nil {

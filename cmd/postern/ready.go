@@ -34,6 +34,8 @@ func (a *app) sayReady(cmd *cobra.Command) error {
 
 // ready returns what /readyz says first, or an error with it: for who has no HTTP client, such as a container.
 func (a *app) ready(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
 	c, err := a.read()
 	if err != nil {
 		// The daemon does not use a file that it refuses: it goes on with the one before, and is as ready as it was.
@@ -54,8 +56,6 @@ func (a *app) ready(ctx context.Context) (string, error) {
 // askReady asks the daemon of this machine at its admin address. One that stands for all addresses of the machine is
 // asked on this machine.
 func askReady(ctx context.Context, address string, secure bool) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, readyTime)
-	defer cancel()
 	scheme := map[bool]string{false: "http", true: "https"}[secure]
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://localhost/readyz", nil)
 	if err != nil {
