@@ -7,7 +7,7 @@ BENCHFLAGS ?=
 # syntax: what Go's rules for pointers say of it is not ours to find out, at five times the cost.
 RACE = GORACE=atexit_sleep_ms=20 $(GO) test -race -parallel 4 -gcflags=modernc.org/...=-d=checkptr=0
 
-.PHONY: help build packages demo test check bench bench-quick bench-postgres bench-tools docs pictures fuzz clean
+.PHONY: help build packages image chart demo test check bench bench-quick bench-postgres bench-tools docs pictures fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,12 @@ build: ## bin/postern, static, which signs by Go's RSA; packages have libcrypto'
 
 packages: docs ## dist/: deb, rpm and apk for amd64 and arm64, what is in them, SHA256SUMS
 	./scripts/packages
+
+image: ## dist/: the container image for amd64 and arm64, an OCI archive
+	./scripts/image
+
+chart: ## deploy/helm/rendered: the Helm chart, by helm itself and by the types of Kubernetes
+	./scripts/chart
 
 demo: ## the whole path of a message on loopback
 	@echo "Go compiles Postern, which takes about a minute the first time."

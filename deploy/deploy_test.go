@@ -131,7 +131,7 @@ func TestContainerfile(t *testing.T) {
 			t.Errorf("the last stage lacks %q", want)
 		}
 	}
-	if !strings.Contains(file, "CGO_ENABLED=0 go build") {
+	if !strings.Contains(file, "RUN CGO_ENABLED=0 ") {
 		t.Error("the binary is not static")
 	}
 	version := strings.Fields(strings.SplitAfter(read(t, "../go.mod"), "\ngo ")[1])[0]

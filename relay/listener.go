@@ -11,10 +11,12 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 
 	"postern/auth"
 	"postern/certs"
 	"postern/internal/textfile"
+	"postern/relay/check"
 	"postern/relay/config"
 	"postern/relay/submission"
 	"postern/relay/wire"
@@ -88,6 +90,9 @@ func (ls *listeners) openNew(c *config.Config) ([]*listener, error) {
 			var err error
 			if socket, err = net.Listen("tcp", block.Address); err != nil {
 				closeAll(opened)
+				if errors.Is(err, syscall.EACCES) {
+					err = fmt.Errorf("%w: %s", err, check.LowPorts)
+				}
 				return nil, fmt.Errorf("listener %s: %w", block.Name, err)
 			}
 		}

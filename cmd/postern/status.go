@@ -20,34 +20,50 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	return withJSON(&cobra.Command{
+	onlyReady := false
+	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "One page: can mail leave, listeners, sources of logins, upstreams, queue, certificates, disk",
 		Long: `Ask the running daemon how it is. The first line says whether mail can leave. Exit code 1: none can, no
 new mail is taken, or the daemon does not run; then what the store and the configuration say is shown.
 
-Upstreams are tried by mail: one that nothing was sent to yet counts as working. "postern upstream test" tries it now.`,
+Upstreams are tried by mail: one that nothing was sent to yet counts as working. "postern upstream test" tries it now.
+
+With --ready the answer is that of /readyz at [admin] address, for health checks of containers: exit code 0 if new mail
+is taken, else 1 with the reason. That all upstreams are down is no such reason, since mail is taken and kept.`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.read()
-			if err != nil {
-				return err
+			if onlyReady {
+				return a.sayReady(cmd)
 			}
-			r, err := askStatus(cmd.Context(), c)
-			if err != nil {
-				return err
-			}
-			if asJSON(cmd) {
-				err = writeJSON(cmd.OutOrStdout(), r)
-			} else {
-				err = writeStatus(cmd.OutOrStdout(), r)
-			}
-			if err == nil && !r.OK {
-				err = errSilent
-			}
-			return err
+			return a.sayStatus(cmd)
 		},
-	})
+	}
+	cmd.Flags().BoolVar(&onlyReady, "ready", false, "only whether new mail is taken, for health checks")
+	withJSON(cmd)
+	cmd.MarkFlagsMutuallyExclusive("ready", "json")
+	return cmd
+}
+
+// sayStatus prints the page.
+func (a *app) sayStatus(cmd *cobra.Command) error {
+	c, err := a.read()
+	if err != nil {
+		return err
+	}
+	r, err := askStatus(cmd.Context(), c)
+	if err != nil {
+		return err
+	}
+	if asJSON(cmd) {
+		err = writeJSON(cmd.OutOrStdout(), r)
+	} else {
+		err = writeStatus(cmd.OutOrStdout(), r)
+	}
+	if err == nil && !r.OK {
+		err = errSilent
+	}
+	return err
 }
 
 // askStatus asks the daemon; where none runs, it looks itself.

@@ -25,6 +25,10 @@ import (
 
 // What a configuration meets on this machine: addresses, rights, room, and the accounts and keys of the store.
 
+// LowPorts says what a port below 1024 needs.
+const LowPorts = "ports below 1024 need root, a service with AmbientCapabilities=CAP_NET_BIND_SERVICE as in " +
+	"deploy/postern.service, or in a container the sysctl net.ipv4.ip_unprivileged_port_start=0"
+
 // checkAddresses says which addresses could not be bound. A running daemon holds its own addresses. A missing right is
 // a warning: check may run as another user than serve.
 func checkAddresses(c *config.Config) (problems, warnings []config.Problem) {
@@ -42,9 +46,8 @@ func checkAddresses(c *config.Config) (problems, warnings []config.Problem) {
 			problems = append(problems, c.Problem(key, "%s is no address of this machine, which has %s", address,
 				strings.Join(ownAddresses(), ", ")))
 		case errors.Is(err, syscall.EACCES):
-			warnings = append(warnings, c.Problem(key, "uid %d may not listen on %s: ports below 1024 need root, or "+
-				"a service with "+
-				"AmbientCapabilities=CAP_NET_BIND_SERVICE as in deploy/postern.service", os.Geteuid(), address))
+			warnings = append(warnings, c.Problem(key, "uid %d may not listen on %s: %s", os.Geteuid(), address,
+				LowPorts))
 		default:
 			problems = append(problems, c.Problem(key, "%s", err))
 		}

@@ -1,0 +1,228 @@
+package deploy
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"postern/internal/testkit"
+	"postern/relay/config"
+)
+
+// image is that of the packages' binary, once as amd64 and once as arm64: the one that is not this machine's differs in
+// the machine that its header names, which is where readers look.
+var image = sync.OnceValues(func() (string, error) {
+	dir, err := packages()
+	if err != nil {
+		return "", err
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "postern-"+runtime.GOARCH))
+	if err != nil {
+		return "", err
+	}
+	for arch, machine := range map[string]byte{"amd64": 0x3e, "arm64": 0xb7} {
+		data[18] = machine // e_machine
+		if err := os.WriteFile(filepath.Join(dir, "postern-"+arch), data, 0o755); err != nil {
+			return "", err
+		}
+	}
+	return buildImage(dir, filepath.Join(dir, "image"))
+})
+
+// buildImage returns the path of an image of the version 1.0.0, of the programs in a directory.
+func buildImage(programs, out string, env ...string) (string, error) {
+	cmd := command("../scripts/image", out)
+	cmd.Env = append(cmd.Env, "VERSION=1.0.0", "BINARIES="+programs, "GIT_OPTIONAL_LOCKS=0")
+	cmd.Env = append(cmd.Env, env...)
+	said, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s", err, said)
+	}
+	return filepath.Join(out, "postern_1.0.0_oci.tar"), nil
+}
+
+// imageOf returns that image, or another of the same programs.
+func imageOf(t *testing.T, env ...string) string {
+	t.Helper()
+	path, err := image()
+	if err == nil && len(env) > 0 {
+		path, err = buildImage(built, t.TempDir(), env...)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestImageIsReproducible(t *testing.T) {
+	first := imageOf(t)
+	again := imageOf(t, "TZ=Asia/Kathmandu", "LC_ALL=de_DE.UTF-8")
+	sum := run(t, "sha256sum", first)[:64]
+	if other := run(t, "sha256sum", again)[:64]; other != sum {
+		t.Errorf("built twice, it has the sums %s and %s", sum, other)
+	}
+	if sums := read(t, filepath.Join(filepath.Dir(first), "SHA256SUMS")); sums != sum+"  postern_1.0.0_oci.tar\n" {
+		t.Errorf("SHA256SUMS has %q", sums)
+	}
+}
+
+// imageConfig is what a reader of images understands of one.
+type imageConfig struct {
+	Architecture string `json:"architecture"`
+	Config       struct {
+		User                  string
+		ExposedPorts, Volumes map[string]struct{}
+		Env, Entrypoint, Cmd  []string
+		Labels                map[string]string
+		StopSignal            string
+		Healthcheck           struct {
+			Test                           []string
+			Interval, Timeout, StartPeriod time.Duration
+		}
+	} `json:"config"`
+}
+
+// Each architecture has the image that deploy/Containerfile describes, as another program reads it.
+func TestImageIsThatOfTheContainerfile(t *testing.T) {
+	skopeo := testkit.Need(t, "skopeo")
+	archive := imageOf(t)
+	file := read(t, "Containerfile")
+	for _, arch := range []string{"amd64", "arm64"} {
+		said := run(t, skopeo, "--override-arch", arch, "inspect", "--raw", "--config", "oci-archive:"+archive)
+		var got imageConfig
+		if err := json.Unmarshal([]byte(said), &got); err != nil {
+			t.Fatalf("%v\n%s", err, said)
+		}
+		if got.Architecture != arch {
+			t.Errorf("asked for %s, it is %s", arch, got.Architecture)
+		}
+		c := got.Config
+		lines := []string{"USER " + c.User, "STOPSIGNAL " + c.StopSignal, "ENTRYPOINT " + list(c.Entrypoint),
+			"CMD " + list(c.Cmd), "ENV " + strings.Join(c.Env, " "),
+			"HEALTHCHECK --interval=" + short(c.Healthcheck.Interval) + " --timeout=" + short(c.Healthcheck.Timeout) +
+				" --start-period=" + short(c.Healthcheck.StartPeriod) + " CMD " + list(c.Healthcheck.Test[1:])}
+		for volume := range c.Volumes {
+			lines = append(lines, "VOLUME "+volume)
+		}
+		for _, line := range lines {
+			if !strings.Contains(file, "\n"+line+"\n") {
+				t.Errorf("Containerfile has no line %q", line)
+			}
+		}
+		for _, port := range strings.Fields(regexp.MustCompile(`\nEXPOSE (.*)`).FindStringSubmatch(file)[1]) {
+			if _, open := c.ExposedPorts[port+"/tcp"]; !open {
+				t.Errorf("port %s is not in it", port)
+			}
+		}
+		if c.Labels["org.opencontainers.image.version"] != "1.0.0" {
+			t.Errorf("its labels are %q", c.Labels)
+		}
+	}
+}
+
+// list is the JSON of a list, with a space after each comma, as people write it.
+func list(words []string) string {
+	text, _ := json.Marshal(words) // texts have one
+	return strings.ReplaceAll(string(text), `","`, `", "`)
+}
+
+// short is a duration as people write it: 1m, not 1m0s.
+func short(d time.Duration) string {
+	if minutes, whole := strings.CutSuffix(d.String(), "m0s"); whole {
+		return minutes + "m"
+	}
+	return d.String()
+}
+
+func TestChartIsRenderedAnew(t *testing.T) {
+	sums := read(t, "helm/rendered/SHA256SUMS")
+	cmd := command("sha256sum", "--strict", "--check", "rendered/SHA256SUMS")
+	cmd.Dir = "helm"
+	if said, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("the chart is not that of deploy/helm/rendered: call 'make chart'\n%s", said)
+	}
+	err := filepath.Walk("helm", func(path string, info os.FileInfo, err error) error {
+		name, _ := filepath.Rel("helm", path)
+		part, _, _ := strings.Cut(name, "/")
+		if err == nil && info.Mode().IsRegular() && (part == "postern" || part == "values") &&
+			!strings.Contains(sums, "  "+name+"\n") {
+			t.Errorf("%s is not in deploy/helm/rendered/SHA256SUMS: call 'make chart'", name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// rendered returns the objects of a kind that the chart has with one of deploy/helm/values.
+func rendered(t *testing.T, values, kind string) (all []json.RawMessage) {
+	t.Helper()
+	decoder := json.NewDecoder(bytes.NewReader([]byte(read(t, "helm/rendered/"+values+".json"))))
+	for decoder.More() {
+		var object json.RawMessage
+		var is struct{ Kind string }
+		if err := decoder.Decode(&object); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(object, &is); err != nil {
+			t.Fatal(err)
+		}
+		if is.Kind == kind {
+			all = append(all, object)
+		}
+	}
+	return all
+}
+
+// One node needs no budget of disruptions, which would keep its machine from being emptied; several have one, and more.
+func TestChartHasWhatTheShapeNeeds(t *testing.T) {
+	for values, want := range map[string][]string{
+		"one": {"ConfigMap", "NetworkPolicy", "Service", "Service", "ServiceAccount", "StatefulSet"},
+		"several": {"ConfigMap", "NetworkPolicy", "PodDisruptionBudget", "Service", "Service", "ServiceAccount",
+			"ServiceMonitor", "StatefulSet"},
+	} {
+		isRelay(t, values)
+		var got []string
+		for _, kind := range slices.Compact(slices.Clone(want)) {
+			for range rendered(t, values, kind) {
+				got = append(got, kind)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s has %q, want %q", values, got, want)
+		}
+	}
+	if n := len(rendered(t, "one", "PodDisruptionBudget")); n != 0 {
+		t.Errorf("one node has %d budgets of disruptions", n)
+	}
+}
+
+// isRelay checks that Postern takes relay.toml of the chart, and that it fits what the chart mounts and probes.
+func isRelay(t *testing.T, values string) {
+	t.Helper()
+	p, text := renderedPod(t, values)
+	path := filepath.Join(t.TempDir(), "relay.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at := p.Containers[0].VolumeMounts[0].MountPath; filepath.Dir(c.DataDir) != at {
+		t.Errorf("%s: data_dir is %s, and the volume %s", values, c.DataDir, at)
+	}
+	if !c.Admin.TLS || c.Admin.Address != ":8587" {
+		t.Errorf("%s: probes do not reach %+v", values, c.Admin)
+	}
+}
