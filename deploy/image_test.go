@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -18,14 +17,20 @@ import (
 	"postern/relay/config"
 )
 
-// image is that of the packages' binary, once as amd64 and once as arm64: the one that is not this machine's differs in
-// the machine that its header names, which is where readers look.
+// image is that of a static binary, once as amd64 and once as arm64: the one that is not this machine's differs in the
+// machine that its header names, which is where readers look.
 var image = sync.OnceValues(func() (string, error) {
 	dir, err := packages()
 	if err != nil {
 		return "", err
 	}
-	data, err := os.ReadFile(filepath.Join(dir, "postern-"+runtime.GOARCH))
+	binary := filepath.Join(dir, "postern-static")
+	build := command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", binary, "postern/cmd/postern")
+	build.Env = append(build.Env, "CGO_ENABLED=0")
+	if said, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, said)
+	}
+	data, err := os.ReadFile(binary)
 	if err != nil {
 		return "", err
 	}
