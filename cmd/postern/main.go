@@ -88,7 +88,7 @@ func rootCommand() *cobra.Command { return rootCommandOf(newApp()) }
 // readsALot reports a command that may read all of the store beside the daemon.
 func readsALot(cmd *cobra.Command) bool {
 	name, _, _ := strings.Cut(strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" "), " ")
-	return name == "trace" || name == "stats"
+	return name == "trace" || name == "stats" || name == "backup"
 }
 
 func rootCommandOf(app *app) *cobra.Command {
@@ -135,6 +135,7 @@ Try it without any configuration:  postern demo`,
 		app.upstreamCommand(), app.alertCommand(), app.statusCommand(), app.doctorCommand(),
 		versionCommand(), completionCommand(),
 		app.consoleCommand(), app.tokenCommand(), app.auditCommand(), app.storeCommand(), app.nodeCommand(),
+		app.backupCommand(), app.restoreCommand(),
 	)
 	for _, c := range root.Commands() {
 		requireSubcommand(c)
