@@ -53,6 +53,9 @@ certificates of your own are not in it. See docs/disaster.md.`,
 		if o.File == "" {
 			return usage(cmd, errors.New("FILE is empty"))
 		}
+		if err := by.check(cmd); err != nil {
+			return err
+		}
 		return a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) (err error) {
 			if o.Passphrase, err = by.forBackup(cmd); err != nil {
 				return err
@@ -79,7 +82,14 @@ certificates of your own are not in it. See docs/disaster.md.`,
 func (f *secretFlags) add(cmd *cobra.Command, verb string) {
 	cmd.Flags().StringVar(&f.file, "passphrase-file", "", verb+" the passphrase in the first line of this `file`")
 	cmd.Flags().BoolVar(&f.ask, "passphrase", false, verb+" a passphrase that is asked for on the terminal")
-	cmd.MarkFlagsMutuallyExclusive("passphrase-file", "passphrase")
+}
+
+// check refuses both.
+func (f *secretFlags) check(cmd *cobra.Command) error {
+	if f.ask && f.file != "" {
+		return usage(cmd, errors.New("--passphrase and --passphrase-file exclude each other"))
+	}
+	return nil
 }
 
 // forBackup is the passphrase to encrypt with; "": none.

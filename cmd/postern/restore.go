@@ -56,6 +56,12 @@ FILE is not changed. See docs/disaster.md.`,
 		default:
 			return usage(cmd, fmt.Errorf("--queue is %q, and may be keep, hold or drop", f.queue))
 		}
+		if f.check && f.printConfig {
+			return usage(cmd, errors.New("--check and --print-config exclude each other"))
+		}
+		if err := f.by.check(cmd); err != nil {
+			return err
+		}
 		return a.restore(cmd, args[0], &f)
 	}
 	cmd.Flags().StringVar(&f.queue, "queue", "", "`what` becomes of mail that is in its queue: keep, hold or drop")
@@ -63,7 +69,6 @@ FILE is not changed. See docs/disaster.md.`,
 		"passphrase")
 	cmd.Flags().BoolVar(&f.check, "check", false, "verify the backup, and bring nothing back")
 	cmd.Flags().BoolVar(&f.printConfig, "print-config", false, "print the relay.toml that is in it, and do nothing else")
-	cmd.MarkFlagsMutuallyExclusive("check", "print-config")
 	f.by.add(cmd, "decrypt with")
 	return withJSON(cmd)
 }
