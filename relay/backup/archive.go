@@ -215,8 +215,7 @@ func decrypted(r io.Reader, passphrase func() (auth.Secret, error)) (io.Reader, 
 	return plain, err
 }
 
-// readArchive gives each part to use, in order, and returns what the backup says of itself. use must read all of a part
-// unless it fails. Nothing of what use got is to be believed before readArchive has returned nil: checksums come last.
+// readArchive gives each part to use, in order, and returns what the backup says of itself. Nothing of what use got is to be believed before readArchive has returned nil: checksums come last.
 func readArchive(r io.Reader, use func(p Part, r io.Reader) error) (m Manifest, err error) {
 	t := tar.NewReader(r)
 	text, err := small(t, manifestName, maxManifest)
@@ -299,7 +298,11 @@ func readPart(t *tar.Reader, p Part, use func(p Part, r io.Reader) error) error 
 		return fmt.Errorf("it has %d octets, and the manifest says %d", h.Size, p.Size)
 	}
 	sum := sha256.New()
-	if err := use(p, io.TeeReader(t, sum)); err != nil {
+	err = use(p, io.TeeReader(t, sum))
+	if err == nil {
+		_, err = io.Copy(sum, t) // what use did not want
+	}
+	if err != nil {
 		return cutOff(err)
 	}
 	if hex.EncodeToString(sum.Sum(nil)) != strings.ToLower(p.SHA256) {

@@ -174,10 +174,9 @@ func (r *Restoration) Close() { r.unlock() }
 // ExamineFile reads all of the store in a directory, which nobody uses, and changes nothing: that it is one of ours,
 // whole, and not of a newer version.
 func ExamineFile(ctx context.Context, dir string) error {
-	path := filepath.Join(dir, FileName)
-	conn, err := openConn(path)
+	conn, err := openConn(filepath.Join(dir, FileName))
 	if err != nil {
-		return explain(path, err)
+		return fmt.Errorf("the store in it is damaged: %w", err)
 	}
 	defer conn.Close()
 	defer interruptOn(ctx, conn)()
