@@ -95,7 +95,7 @@ var mayImport = map[string][]string{
 	"relay/seal":         {},
 	"relay/finding":      {},
 	"relay/setup":        {"auth", "internal/suggest", "mail", "policy", "relay/upstream/profile"},
-	"relay/backup": {"auth", "certs", "mail", "relay/config", "relay/seal", "relay/store"},
+	"relay/backup":       {"auth", "certs", "mail", "relay/config", "relay/seal", "relay/store"},
 	"operate": {"auth", "certs", "certs/acme", "internal/local", "internal/suggest",
 		"internal/textfile", "mail", "policy",
 		"relay/backup", "relay/check", "relay/clientsetup", "relay/config", "relay/devices", "relay/dnscheck",

@@ -24,8 +24,7 @@ type secretFlags struct {
 }
 
 func (a *app) backupCommand() *cobra.Command {
-	var o backup.Options
-	var by secretFlags
+	o, by := backup.Options{Work: a.work}, secretFlags{}
 	cmd := &cobra.Command{
 		Use:   "backup FILE",
 		Short: "Write a backup while Postern runs",

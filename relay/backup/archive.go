@@ -128,8 +128,9 @@ func (f *file) measure() error {
 	return err
 }
 
-// writeArchive writes m, whose parts are files, encrypted with a passphrase unless that is empty.
-func writeArchive(w io.Writer, m *Manifest, files []file, passphrase auth.Secret) error {
+// writeArchive writes m, whose parts are files, encrypted with a passphrase unless that is empty. work is the factor of
+// scrypt.
+func writeArchive(w io.Writer, m *Manifest, files []file, passphrase auth.Secret, work int) error {
 	if passphrase == "" {
 		return writeTar(w, m, files)
 	}
@@ -137,7 +138,7 @@ func writeArchive(w io.Writer, m *Manifest, files []file, passphrase auth.Secret
 	if err != nil {
 		return err
 	}
-	to.SetWorkFactor(workFactor)
+	to.SetWorkFactor(work)
 	sealed, err := age.Encrypt(w, to)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ type Options struct {
 	Passphrase  auth.Secret
 
 	Progress func(what string) // is told what begins; nil: nobody
+	Work     int               // to try a passphrase, as the power of two that scrypt takes; 0: as much as there may be
 	step     func(what string) // of tests: is told before each change
 }
 
@@ -62,6 +64,7 @@ func Make(ctx context.Context, o Options) (made Made, err error) {
 	if o.step == nil {
 		o.step = func(string) {}
 	}
+	o.Work = cmp.Or(o.Work, workFactor)
 	if o.Store.Shared() {
 		return made, fmt.Errorf("%w: back up the database with its own tools, such as pg_dump -Fc, and keep seal_key "+
 			"and relay.toml; docs/disaster.md has the steps", store.ErrAtServer)
@@ -212,7 +215,7 @@ func (o *Options) others() (files []file, err error) {
 // write writes the archive, and gives it its name once it is synced.
 func (o *Options) write(ctx context.Context, dir string, m *Manifest, files []file) error {
 	if o.File == Standard {
-		return writeArchive(&writer{ctx, o.Out}, m, files, o.Passphrase)
+		return writeArchive(&writer{ctx, o.Out}, m, files, o.Passphrase, o.Work)
 	}
 	path := filepath.Join(dir, "backup")
 	o.step("write")
@@ -220,7 +223,7 @@ func (o *Options) write(ctx context.Context, dir string, m *Manifest, files []fi
 	if err != nil {
 		return err
 	}
-	err = writeArchive(&writer{ctx, f}, m, files, o.Passphrase)
+	err = writeArchive(&writer{ctx, f}, m, files, o.Passphrase, o.Work)
 	if err == nil {
 		o.step("sync")
 		err = f.Sync()

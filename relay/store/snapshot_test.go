@@ -222,7 +222,7 @@ func TestSnapshotRefuses(t *testing.T) {
 	}
 	// An index that lacks a row is damage that no reader of the table meets.
 	err := s.write(t.Context(), func(tx *tx) error {
-		return errors.Join(tx.Exec("PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = "+
+		return errors.Join(tx.Exec("PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = " +
 			"'CREATE INDEX message_due ON message (login, next)' WHERE name = 'message_due'"))
 	})
 	if err != nil {
