@@ -180,7 +180,8 @@ func printMade(w io.Writer, m backup.Made) error {
 		return err
 	}
 	if m.Key != "" {
-		_, err := fmt.Fprintf(w, "What is sealed in it stays so: a restore needs %s too. Keep a copy elsewhere.\n", m.Key)
+		_, err := fmt.Fprintf(w, "What is sealed in it stays so: a restore needs %s too. Keep a copy elsewhere.\n",
+			m.Key)
 		return err
 	}
 	_, err := fmt.Fprintln(w, "It is encrypted, and needs nothing but the passphrase. Keep that elsewhere.")

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -83,15 +85,15 @@ func knownBy(t *testing.T, dir string) known {
 func seqOf(t *testing.T, s *relaystore.Store, id string) int {
 	t.Helper()
 	c, err := s.Content(t.Context(), id)
-	if err != nil {
-		t.Fatal(err)
+	var r io.ReadCloser
+	var data []byte
+	if err == nil {
+		r, err = c.Open()
 	}
-	r, err := c.Open()
-	if err != nil {
-		t.Fatal(err)
+	if err == nil {
+		data, err = io.ReadAll(r)
+		err = errors.Join(err, r.Close())
 	}
-	defer r.Close()
-	data, err := io.ReadAll(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +216,8 @@ func TestRestoreHoldsOrDrops(t *testing.T) {
 	}
 	l.config = elsewhere(t, l.config)
 	_, _, err = l.run("restore", file, "--seal-key", key)
-	if _, is := errors.AsType[*usageError](err); !is || !strings.Contains(err.Error(), "it has queued mail: 1 messages") {
+	if _, is := errors.AsType[*usageError](err); !is ||
+		!strings.Contains(err.Error(), "it has queued mail: 1 messages") {
 		t.Error(err)
 	}
 	has(l.ok("restore", file, "--queue", "hold", "--seal-key", key), "1 message in the queue are held")
@@ -252,7 +255,8 @@ func TestBackupWithPassphrase(t *testing.T) {
 	if err := backup("--passphrase-file", right); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := l.run("restore", file, "--check"); err == nil || !strings.Contains(err.Error(), "it is encrypted: name") {
+	if _, _, err := l.run("restore", file, "--check"); err == nil ||
+		!strings.Contains(err.Error(), "it is encrypted: name") {
 		t.Error(err)
 	}
 	text, err := os.ReadFile(l.config)
@@ -283,11 +287,41 @@ func TestBackupOfPostgreSQL(t *testing.T) {
 	}
 }
 
+// The guide for the worst day names commands and flags that there are.
+func TestDisasterGuideNamesCommands(t *testing.T) {
+	text, err := os.ReadFile("../../docs/disaster.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, block := range regexp.MustCompile("(?s) *```\n(.*?)```").FindAllSubmatch(text, -1) {
+		for line := range strings.Lines(string(block[1])) {
+			line, _, _ = strings.Cut(strings.ReplaceAll(line, "$(date +%F)", "today"), "#")
+			words := strings.Fields(line)
+			if len(words) == 0 || words[0] != "postern" {
+				continue
+			}
+			if i := slices.Index(words, ">"); i > 0 {
+				words = words[:i]
+			}
+			seen++
+			cmd, rest, err := rootCommand().Find(words[1:])
+			if err != nil || !cmd.Runnable() || cmd.ParseFlags(rest) != nil ||
+				cmd.ValidateArgs(cmd.Flags().Args()) != nil {
+				t.Errorf("%q: %v, %v", line, err, cmd.ParseFlags(rest))
+			}
+		}
+	}
+	if seen < 20 {
+		t.Errorf("%d commands only", seen)
+	}
+}
+
 // Wrong usage is told as that, before anything is done.
 func TestBackupUsage(t *testing.T) {
 	l := newCommandLine(t)
-	for _, line := range []string{"backup", "backup a b", "backup - --json", "backup x --passphrase --passphrase-file y",
-		"restore x --queue maybe", "restore x --check --print-config", "restore"} {
+	for _, line := range []string{"backup", "backup a b", "backup - --json",
+		"backup x --passphrase --passphrase-file y", "restore x --queue maybe", "restore x --check --print-config", "restore"} {
 		_, errs, err := l.run(strings.Fields(line)...)
 		if _, is := errors.AsType[*usageError](err); !is {
 			t.Errorf("postern %s: %v\n%s", line, err, errs)

@@ -68,7 +68,7 @@ FILE is not changed. See docs/disaster.md.`,
 	cmd.Flags().StringVar(&f.sealKey, "seal-key", "", "`file` seal.key of the old data_dir, for a backup without "+
 		"passphrase")
 	cmd.Flags().BoolVar(&f.check, "check", false, "verify the backup, and bring nothing back")
-	cmd.Flags().BoolVar(&f.printConfig, "print-config", false, "print the relay.toml that is in it, and do nothing else")
+	cmd.Flags().BoolVar(&f.printConfig, "print-config", false, "print the relay.toml that is in it, do nothing else")
 	f.by.add(cmd, "decrypt with")
 	return withJSON(cmd)
 }
@@ -103,8 +103,8 @@ func (a *app) bringBack(cmd *cobra.Command, from io.Reader, f *restoreFlags, o b
 	r, err := operate.Restore(cmd.Context(), me(), c, from, operate.Fate(f.queue), o)
 	switch {
 	case errors.Is(err, operate.ErrFate):
-		return usage(cmd, fmt.Errorf("%w, which may have been sent since: say with --queue what becomes of it; nothing "+
-			"was changed", err))
+		return usage(cmd, fmt.Errorf("%w, which may have been sent since: say with --queue what becomes of it; "+
+			"nothing was changed", err))
 	case err != nil && r.Made.IsZero():
 		return err
 	case err != nil:

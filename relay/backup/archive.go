@@ -216,7 +216,8 @@ func decrypted(r io.Reader, passphrase func() (auth.Secret, error)) (io.Reader, 
 	return plain, err
 }
 
-// readArchive gives each part to use, in order, and returns what the backup says of itself. Nothing of what use got is to be believed before readArchive has returned nil: checksums come last.
+// readArchive gives each part to use, in order, and returns what the backup says of itself. Nothing of what use got is
+// to be believed before readArchive has returned nil: checksums come last.
 func readArchive(r io.Reader, use func(p Part, r io.Reader) error) (m Manifest, err error) {
 	t := tar.NewReader(r)
 	text, err := small(t, manifestName, maxManifest)

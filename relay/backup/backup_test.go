@@ -206,6 +206,16 @@ func (h *home) wantHome(dir string, files ...string) {
 	}
 }
 
+// nothingLeft looks for what a backup has beside it while it is made.
+func (h *home) nothingLeft() {
+	h.Helper()
+	for _, name := range names(h, h.base) {
+		if strings.Contains(name, ".part") {
+			h.Errorf("%s is left behind", name)
+		}
+	}
+}
+
 func sorted(s []string) []string { s = slices.Clone(s); slices.Sort(s); return s }
 
 // With a passphrase a backup is all that is needed; without one it has nothing that is as good as a password.
@@ -220,7 +230,8 @@ func TestMakeAndRestore(t *testing.T) {
 	data, err := os.ReadFile(made.Key)
 	h.must(err)
 	h.must(os.WriteFile(key, data, 0o600))
-	if text, err := os.ReadFile(plain); err != nil || bytes.Contains(text, data) || bytes.Contains(text, []byte("a key")) {
+	if text, err := os.ReadFile(plain); err != nil || bytes.Contains(text, data) ||
+		bytes.Contains(text, []byte("a key")) {
 		t.Errorf("the key is in it, %v", err)
 	}
 	dir, err := h.restore(plain, RestoreOptions{SealKey: key})
@@ -245,9 +256,7 @@ func TestMakeAndRestore(t *testing.T) {
 	if text, err := Configuration(from, secret); err != nil || string(text) != "hostname = \"x\"\n" {
 		t.Errorf("%q, %v", text, err)
 	}
-	if left := names(t, h.base); slices.ContainsFunc(left, func(n string) bool { return strings.Contains(n, ".part") }) {
-		t.Errorf("left behind: %v", left)
-	}
+	h.nothingLeft()
 
 	var out bytes.Buffer
 	o = h.options("")
@@ -437,9 +446,9 @@ func TestKillRestore(t *testing.T) {
 		if step == 1 { // nothing was begun
 			continue
 		}
-		if s, err := store.Open(t.Context(), store.Options{Dir: dir, Daemon: true}); !errors.Is(err, store.ErrRestoring) {
+		_, err := store.Open(t.Context(), store.Options{Dir: dir, Daemon: true})
+		if !errors.Is(err, store.ErrRestoring) {
 			t.Errorf("killed at step %d, it is used: %v", step, err)
-			s.Close()
 		}
 		if h.killAt("restore", 1<<20, dir, all) {
 			t.Fatal("killed at no step")
@@ -472,9 +481,7 @@ func TestKillMake(t *testing.T) {
 	if h.killAt("make", 1<<20, h.dir, file) {
 		t.Fatal("killed at no step")
 	}
-	if got := names(t, h.base); slices.ContainsFunc(got, func(n string) bool { return strings.HasPrefix(n, "made.") }) {
-		t.Errorf("left behind: %v", got)
-	}
+	h.nothingLeft()
 	dir, err := h.restore(file, RestoreOptions{SealKey: filepath.Join(h.dir, "seal.key")})
 	h.must(err)
 	h.wantHome(dir, "alerts.json")
@@ -569,7 +576,8 @@ func FuzzRestore(f *testing.F) {
 		if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		_, err = Restore(t.Context(), bytes.NewReader(data), RestoreOptions{Dir: dir, Passphrase: secret, Settle: settle})
+		_, err = Restore(t.Context(), bytes.NewReader(data), RestoreOptions{Dir: dir, Passphrase: secret,
+			Settle: settle})
 		if err == nil {
 			t.Error("it was restored")
 		}

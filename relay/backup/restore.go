@@ -159,8 +159,8 @@ func (o *RestoreOptions) key(dir string, m *Manifest) error {
 	what := "the key in the backup"
 	if !m.HasKey() {
 		if what = o.SealKey; what == "" {
-			return fmt.Errorf("the backup has no %s, with which DKIM keys and other secrets in it are sealed: name the "+
-				"file that was in data_dir with --seal-key", seal.KeyFile)
+			return fmt.Errorf("the backup has no %s, with which DKIM keys and other secrets in it are sealed: name "+
+				"the file that was in data_dir with --seal-key", seal.KeyFile)
 		}
 		f, err := os.Open(o.SealKey)
 		if err != nil {

@@ -111,8 +111,8 @@ func (r *Restoration) clear() error {
 // restored are the names that a restore may give in the data directory, in this order: the store is last.
 var restored = []string{config.TLSDir, AlertsName, AnswersName, seal.KeyFile, FileName}
 
-// The names of files in the data directory that are saved and restored with the store: which alerts are open, and a file
-// of the journal.
+// The names of files in the data directory that are saved and restored with the store: which alerts are open, and a
+// file of the journal.
 const (
 	AlertsName  = "alerts.json"
 	AnswersName = "answers.0"
@@ -298,8 +298,8 @@ func dropEvents(m *queue.Message, taken map[int]mail.Result, why string) (events
 		if r.Status != queue.Pending {
 			continue
 		}
-		e := trace.Event{Time: time.Now(), Kind: trace.Operator, ID: m.ID, Login: m.Login, From: m.Envelope.From.String(),
-			To: r.To.String(), Size: m.Size, Detail: why}
+		e := trace.Event{Time: time.Now(), Kind: trace.Operator, ID: m.ID, Login: m.Login,
+			From: m.Envelope.From.String(), To: r.To.String(), Size: m.Size, Detail: why}
 		if answer, ok := taken[i]; ok {
 			e.Kind, e.Reply, e.Upstream = trace.Delivered, answer.Reply, answer.Upstream
 			e.Detail = "noted before the backup"

@@ -187,7 +187,8 @@ func TestSnapshotAndTheJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"m1", "gone"} {
-		if _, err := j.Note(queue.Note{ID: id, Attempt: 1, Results: []mail.Result{{Class: mail.Delivered}}}); err != nil {
+		_, err := j.Note(queue.Note{ID: id, Attempt: 1, Results: []mail.Result{{Class: mail.Delivered}}})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
