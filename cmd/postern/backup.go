@@ -13,8 +13,8 @@ import (
 
 	"postern/auth"
 	"postern/internal/textfile"
-	"postern/operate"
 	"postern/relay/backup"
+	relaystore "postern/relay/store"
 )
 
 // secretFlags say where the passphrase of a backup comes from.
@@ -23,12 +23,7 @@ type secretFlags struct {
 	ask  bool   // --passphrase
 }
 
-func (a *app) backupCommand() *cobra.Command {
-	o, by := backup.Options{Work: a.work}, secretFlags{}
-	cmd := &cobra.Command{
-		Use:   "backup FILE",
-		Short: "Write a backup while Postern runs",
-		Long: `Write one file with queue, accounts, keys, consents, trace and settings made at run time, as they are at
+const backupHelp = `Write one file with queue, accounts, keys, consents, trace and settings made at run time, as they are at
 one moment, while Postern runs. The copy is read back before the file gets its name. - writes to standard output.
 
 With a passphrase all of it is encrypted (age), and it also has what is as good as a password: seal.key, the keys of the
@@ -39,43 +34,66 @@ place than the backups. Without it DKIM keys, consents and passwords cannot be r
 hashes of passwords in clear; only its owner may read it.
 
 Beside FILE there is FILE.part meanwhile, of twice the size of the store. Files of secrets that relay.toml names and
-certificates of your own are not in it. See docs/disaster.md.`,
+certificates of your own are not in it. See docs/disaster.md.`
+
+func (a *app) backupCommand() *cobra.Command {
+	o, by := backup.Options{Work: a.work}, secretFlags{}
+	cmd := &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Write a backup while Postern runs",
+		Long:  backupHelp,
 		Example: `  postern backup /mnt/backup/postern-$(date +%F) --passphrase-file /root/backup.pw
   postern backup - --passphrase-file /root/backup.pw | ssh backup.example.com 'cat > postern.backup'
   postern backup accounts.backup --without-mail`,
 		Args: exactly(1),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if o.File = args[0]; o.File == backup.Standard && asJSON(cmd) {
-			return usage(cmd, errors.New("--json would be written into the backup: name a file"))
-		}
-		if o.File == "" {
+		switch o.File = args[0]; {
+		case o.File == "":
 			return usage(cmd, errors.New("FILE is empty"))
+		case o.File == backup.Standard && asJSON(cmd):
+			return usage(cmd, errors.New("--json would be written into the backup: name a file"))
 		}
 		if err := by.check(cmd); err != nil {
 			return err
 		}
-		return a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) (err error) {
-			if o.Passphrase, err = by.forBackup(cmd); err != nil {
-				return err
-			}
-			o.Out, o.Progress = cmd.OutOrStdout(), progressTo(cmd.ErrOrStderr())
-			made, err := ops.Backups.Make(cmd.Context(), me(), o)
-			switch {
-			case err != nil:
-				return err
-			case asJSON(cmd):
-				return writeJSON(cmd.OutOrStdout(), made)
-			case o.File == backup.Standard:
-				return printMade(cmd.ErrOrStderr(), made)
-			}
-			return printMade(cmd.OutOrStdout(), made)
-		})(cmd, args)
+		return a.makeBackup(cmd, o, &by)
 	}
 	cmd.Flags().BoolVar(&o.WithoutMail, "without-mail", false, "leave out queued messages")
 	cmd.Flags().BoolVar(&o.Overwrite, "overwrite", false, "replace FILE, once the new backup is whole")
 	by.add(cmd, "encrypt with")
 	return withJSON(cmd)
+}
+
+func (a *app) makeBackup(cmd *cobra.Command, o backup.Options, by *secretFlags) error {
+	c, err := a.read()
+	if err != nil {
+		return err
+	}
+	// To make a store where there is none would be a backup of nothing.
+	from := relaystore.Of(c)
+	if there, err := from.There(cmd.Context()); err == nil && !there && !from.URL.Server() {
+		return fmt.Errorf("there is no store at %s: is data_dir right?", from.Place())
+	}
+	ops, done, err := a.operationsOf(cmd.Context(), c)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if o.Passphrase, err = by.forBackup(cmd); err != nil {
+		return err
+	}
+	o.Out, o.Progress = cmd.OutOrStdout(), progressTo(cmd.ErrOrStderr())
+	made, err := ops.Backups.Make(cmd.Context(), me(), o)
+	switch {
+	case err != nil:
+		return err
+	case asJSON(cmd):
+		return writeJSON(cmd.OutOrStdout(), made)
+	case o.File == backup.Standard:
+		return printMade(cmd.ErrOrStderr(), made)
+	}
+	return printMade(cmd.OutOrStdout(), made)
 }
 
 func (f *secretFlags) add(cmd *cobra.Command, verb string) {

@@ -215,6 +215,9 @@ func TestRestoreHoldsOrDrops(t *testing.T) {
 		t.Errorf("%q, %v", out, err)
 	}
 	l.config = elsewhere(t, l.config)
+	if _, _, err := l.run("backup", file+"2"); err == nil || !strings.Contains(err.Error(), "there is no store at") {
+		t.Errorf("a backup of nothing: %v", err)
+	}
 	_, _, err = l.run("restore", file, "--seal-key", key)
 	if _, is := errors.AsType[*usageError](err); !is ||
 		!strings.Contains(err.Error(), "it has queued mail: 1 messages") {
@@ -321,7 +324,8 @@ func TestDisasterGuideNamesCommands(t *testing.T) {
 func TestBackupUsage(t *testing.T) {
 	l := newCommandLine(t)
 	for _, line := range []string{"backup", "backup a b", "backup - --json",
-		"backup x --passphrase --passphrase-file y", "restore x --queue maybe", "restore x --check --print-config", "restore"} {
+		"backup x --passphrase --passphrase-file y", "restore", "restore x --queue maybe",
+		"restore x --check --print-config"} {
 		_, errs, err := l.run(strings.Fields(line)...)
 		if _, is := errors.AsType[*usageError](err); !is {
 			t.Errorf("postern %s: %v\n%s", line, err, errs)

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/auth"
+	"postern/mail"
 	"postern/operate"
 	"postern/relay/backup"
 )
@@ -22,12 +23,7 @@ type restoreFlags struct {
 	by          secretFlags
 }
 
-func (a *app) restoreCommand() *cobra.Command {
-	var f restoreFlags
-	cmd := &cobra.Command{
-		Use:   "restore FILE",
-		Short: "Bring a backup back into an empty data_dir",
-		Long: `Bring back what postern backup has written, into the data_dir of relay.toml, which has to be empty.
+const restoreHelp = `Bring back what postern backup has written, into the data_dir of relay.toml, which has to be empty.
 Everything is verified before anything gets its place. One that is broken off is begun anew by calling it again, and
 until it has ended well nothing starts there. - reads standard input.
 
@@ -43,7 +39,14 @@ Take hold where the old relay may still run, or has run for long since the backu
 Everybody has to log in anew to the console and the page of app passwords, and invitations are withdrawn. Everything
 else is as it was: accounts, app passwords and tokens that were locked or revoked since the backup are valid again.
 
-FILE is not changed. See docs/disaster.md.`,
+FILE is not changed. See docs/disaster.md.`
+
+func (a *app) restoreCommand() *cobra.Command {
+	var f restoreFlags
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Bring a backup back into an empty data_dir",
+		Long:  restoreHelp,
 		Example: `  postern restore postern.backup --check
   postern restore postern.backup --print-config > /etc/postern/relay.toml
   postern restore postern.backup --queue hold --passphrase-file backup.pw
@@ -145,7 +148,8 @@ func checkBackup(cmd *cobra.Command, from io.Reader, name string, o backup.Resto
 	} else if !m.HasKey() {
 		key = o.SealKey + " opens what is sealed in it."
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is whole: of %s, made %s, with %s in the queue. %s\n", name, m.Hostname,
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is whole: of %s, made %s, with %s in the queue. %s\n", name,
+		mail.Printable(m.Hostname),
 		m.Made.Local().Format("2006-01-02 15:04:05Z07:00"), plural(m.Messages, "message"), key)
 	return err
 }

@@ -162,28 +162,30 @@ func writeTar(w io.Writer, m *Manifest, files []file) error {
 		return errors.New("its manifest is too long")
 	}
 	t := tar.NewWriter(w)
-	put := func(name string, size int64, r io.Reader) error {
-		h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o600, ModTime: m.Made}
-		if err := t.WriteHeader(h); err != nil {
-			return err
-		}
-		_, err := io.Copy(t, r)
-		return err
-	}
-	if err := put(manifestName, int64(len(text)), bytes.NewReader(text)); err != nil {
-		return err
-	}
-	for _, f := range files {
-		r, err := f.open()
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(put(f.Name, f.Size, r), r.Close()); err != nil {
+	sum := file{Part: Part{Name: sumName}, data: []byte(sumOf(text))}
+	all := append([]file{{Part: Part{Name: manifestName}, data: text}}, files...)
+	for _, f := range append(all, sum) {
+		if err := f.writeTo(t, m.Made); err != nil {
 			return fmt.Errorf("%s: %w", f.Name, err)
 		}
 	}
-	sum := sumOf(text)
-	return errors.Join(put(sumName, int64(len(sum)), strings.NewReader(sum)), t.Close())
+	return t.Close()
+}
+
+// writeTo writes an entry. A file in memory need not have been measured.
+func (f *file) writeTo(t *tar.Writer, made time.Time) error {
+	if f.path == "" {
+		f.Size = int64(len(f.data))
+	}
+	r, err := f.open()
+	if err != nil {
+		return err
+	}
+	err = t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f.Name, Size: f.Size, Mode: 0o600, ModTime: made})
+	if err == nil {
+		_, err = io.Copy(t, r)
+	}
+	return errors.Join(err, r.Close())
 }
 
 func sumOf(text []byte) string {

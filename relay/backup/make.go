@@ -58,13 +58,7 @@ type Made struct {
 // it also has what is as good as a password: the key that seals secrets, the keys of the self-signed certificate, and
 // relay.toml. Without one it has none of these.
 func Make(ctx context.Context, o Options) (made Made, err error) {
-	if o.Progress == nil {
-		o.Progress = func(string) {}
-	}
-	if o.step == nil {
-		o.step = func(string) {}
-	}
-	o.Work = cmp.Or(o.Work, workFactor)
+	o = o.withDefaults()
 	if o.Store.Shared() {
 		return made, fmt.Errorf("%w: back up the database with its own tools, such as pg_dump -Fc, and keep seal_key "+
 			"and relay.toml; docs/disaster.md has the steps", store.ErrAtServer)
@@ -90,6 +84,17 @@ func Make(ctx context.Context, o Options) (made Made, err error) {
 		made.Key = filepath.Join(o.Config.DataDir, seal.KeyFile)
 	}
 	return made, nil
+}
+
+func (o Options) withDefaults() Options {
+	if o.Progress == nil {
+		o.Progress = func(string) {}
+	}
+	if o.step == nil {
+		o.step = func(string) {}
+	}
+	o.Work = cmp.Or(o.Work, workFactor)
+	return o
 }
 
 // workplace makes a directory of our own beside the file, so that a rename gives that its name. What an earlier backup

@@ -78,7 +78,7 @@ func Check(ctx context.Context, from io.Reader, o RestoreOptions) (m Manifest, e
 func Configuration(from io.Reader, passphrase func() (auth.Secret, error)) (text []byte, err error) {
 	plain, err := decrypted(from, passphrase)
 	if err != nil {
-		return nil, damaged(err)
+		return nil, unread(err)
 	}
 	_, err = readArchive(plain, func(p Part, r io.Reader) (err error) {
 		if p.Name == configName {
@@ -88,7 +88,7 @@ func Configuration(from io.Reader, passphrase func() (auth.Secret, error)) (text
 	})
 	switch {
 	case err != nil:
-		return nil, damaged(err)
+		return nil, unread(err)
 	case text == nil:
 		return nil, errors.New("the backup has no relay.toml: only encrypted ones have")
 	}
@@ -114,17 +114,17 @@ func (o *RestoreOptions) verify(ctx context.Context, from io.Reader, dir string)
 		m, err = readArchive(plain, func(p Part, r io.Reader) error { return o.put(dir, p, r) })
 	}
 	if err != nil {
-		return m, damaged(err)
+		return m, unread(err)
 	}
 	o.Progress("read the store in it")
 	if err := store.ExamineFile(ctx, dir); err != nil {
-		return m, damaged(err)
+		return m, unread(err)
 	}
 	return m, nil
 }
 
-// damaged says that nothing has come of a backup.
-func damaged(err error) error { return fmt.Errorf("the backup cannot be used: %w", err) }
+// unread says that nothing has come of a backup.
+func unread(err error) error { return fmt.Errorf("read the backup: %w", err) }
 
 // put writes a part to its place in dir. Its name is one of ours.
 func (o *RestoreOptions) put(dir string, p Part, r io.Reader) error {

@@ -73,19 +73,9 @@ func (r *Restoration) Dir() string { return filepath.Join(r.dir, restoring) }
 // clear removes what a broken restore has left: while its directory is there nobody else has written to ours. Anything
 // else is not touched, and refused.
 func (r *Restoration) clear() error {
-	entries, err := os.ReadDir(r.dir)
-	if err != nil {
+	names, err := r.there()
+	if err != nil || len(names) == 0 {
 		return err
-	}
-	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool {
-		return e.Name() == LockName || e.Name() == "lost+found"
-	})
-	names := make([]string, len(entries))
-	for i, e := range entries {
-		names[i] = e.Name()
-	}
-	if len(names) == 0 {
-		return nil
 	}
 	if !slices.Contains(names, restoring) {
 		return fmt.Errorf("it is not empty, it has %s: a restore takes an empty directory; move what is there away, "+
@@ -108,6 +98,17 @@ func (r *Restoration) clear() error {
 	return errors.Join(os.RemoveAll(r.Dir()), syncDir(r.dir))
 }
 
+// there is what the directory has, but for what is in any.
+func (r *Restoration) there() (names []string, err error) {
+	entries, err := os.ReadDir(r.dir)
+	for _, e := range entries {
+		if e.Name() != LockName && e.Name() != "lost+found" {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
 // restored are the names that a restore may give in the data directory, in this order: the store is last.
 var restored = []string{config.TLSDir, AlertsName, AnswersName, seal.KeyFile, FileName}
 
@@ -128,23 +129,7 @@ func SyncDir(dir string) error { return syncDir(dir) }
 // a crash it is refused until a restore has ended well.
 func (r *Restoration) Finish() error {
 	for _, name := range restored {
-		from, to := filepath.Join(r.Dir(), name), filepath.Join(r.dir, name)
-		info, err := os.Lstat(from)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err == nil {
-			err = ownedAs(r.dir, from, info)
-		}
-		if err != nil {
-			return err
-		}
-		if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
-			return errors.Join(err, fmt.Errorf("%s has come meanwhile: stop what uses %s, and begin anew", to, r.dir))
-		}
-		r.step("place " + name)
-		r.placed = true
-		if err := os.Rename(from, to); err != nil {
+		if err := r.place(name); err != nil {
 			return err
 		}
 	}
@@ -156,6 +141,27 @@ func (r *Restoration) Finish() error {
 		return err
 	}
 	return syncDir(r.dir)
+}
+
+// place gives what was collected under a name, if anything, its place.
+func (r *Restoration) place(name string) error {
+	from, to := filepath.Join(r.Dir(), name), filepath.Join(r.dir, name)
+	info, err := os.Lstat(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = ownedAs(r.dir, from, info)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, fmt.Errorf("%s has come meanwhile: stop what uses %s, and begin anew", to, r.dir))
+	}
+	r.step("place " + name)
+	r.placed = true
+	return os.Rename(from, to)
 }
 
 // Abandon removes what was collected, unless some of it has its place already: then only a restore brings the directory
@@ -258,17 +264,19 @@ func (s *Store) DropAll(ctx context.Context, why string) (dropped int64, err err
 		if err := s.AppendEventsNow(ctx, events); err != nil {
 			return dropped, err
 		}
-		n, err := s.actOn(ctx, found, func(t *tx, id string) (bool, error) {
-			p, err := t.find(id)
-			if err != nil {
-				return false, err
-			}
-			return true, p.remove(t, id)
-		})
+		n, err := s.actOn(ctx, found, drop)
 		if dropped += int64(len(n)); err != nil || !more {
 			return dropped, wrap(err, "drop messages")
 		}
 	}
+}
+
+func drop(t *tx, id string) (bool, error) {
+	p, err := t.find(id)
+	if err != nil {
+		return false, err
+	}
+	return true, p.remove(t, id)
 }
 
 // takenBy is what the journal says was delivered, by message and recipient.

@@ -156,6 +156,11 @@ func finishCopy(ctx context.Context, path string, o SnapshotOptions, notes []que
 	if err := examineCopy(conn); err != nil {
 		return c, readError(ctx, err)
 	}
+	return describe(conn, notes)
+}
+
+// describe counts what is in a copy.
+func describe(conn db.Conn, notes []queue.Note) (c Snapshot, err error) {
 	counts, err := readCounters(conn, fileLayout)
 	if err != nil {
 		return c, err
