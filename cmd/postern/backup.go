@@ -23,8 +23,8 @@ type secretFlags struct {
 	ask  bool   // --passphrase
 }
 
-const backupHelp = `Write one file with queue, accounts, keys, consents, trace and settings made at run time, as they are at
-one moment, while Postern runs. The copy is read back before the file gets its name. - writes to standard output.
+const backupHelp = `Write one file with queue, accounts, keys, consents and trace, as they are at one moment, while
+Postern runs. The copy is read back before the file gets its name. - writes to standard output.
 
 With a passphrase all of it is encrypted (age), and it also has what is as good as a password: seal.key, the keys of the
 self-signed certificate, and relay.toml. Keep the passphrase elsewhere.

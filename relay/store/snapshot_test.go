@@ -276,6 +276,35 @@ func TestDropAll(t *testing.T) {
 	}
 }
 
+// A file of a newer version, or of something else, is not taken.
+func TestExamineRefuses(t *testing.T) {
+	fileOnly(t)
+	for want, change := range map[string]string{
+		"written by a newer postern (schema 999": "INSERT INTO migration VALUES (999, 1)",
+		"no store of postern":                    "PRAGMA application_id = 7",
+		"schema version cannot be read":          "DELETE FROM migration",
+	} {
+		dir := t.TempDir()
+		s, err := Open(t.Context(), Options{Dir: dir, Daemon: true})
+		if err == nil {
+			err = errors.Join(s.Close(), ExamineFile(t.Context(), dir))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := openConn(filepath.Join(dir, FileName))
+		if err == nil {
+			err = errors.Join(conn.Exec(change), conn.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ExamineFile(t.Context(), dir); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", change, err)
+		}
+	}
+}
+
 // Who was logged in is so no more, and no invitation opens anything.
 func TestEndSessions(t *testing.T) {
 	s := open(t, Options{})
