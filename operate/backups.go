@@ -51,6 +51,14 @@ const (
 // ErrFate: a backup has queued mail, and nobody said what becomes of it.
 var ErrFate = errors.New("it has queued mail")
 
+// needed is ErrFate where nobody said what becomes of so many messages.
+func (f Fate) needed(messages int64) error {
+	if f == "" && messages > 0 {
+		return fmt.Errorf("%w: %d messages", ErrFate, messages)
+	}
+	return nil
+}
+
 // Restored is what a restore has done.
 type Restored struct {
 	backup.Manifest
@@ -68,6 +76,7 @@ func Restore(ctx context.Context, by Actor, c *config.Config, from io.Reader, fa
 			"without [store] url, then: postern store migrate", store.ErrAtServer)
 	}
 	o.Dir = c.DataDir
+	o.Accept = func(m *backup.Manifest) error { return fate.needed(m.Messages) } // before much is copied
 	o.Settle = func(ctx context.Context, s *store.Store, m *backup.Manifest) error {
 		ops := New(Options{Config: func() *config.Config { return c }, Store: s})
 		done, err = ops.Backups.Settle(ctx, by, fate, m)
@@ -85,10 +94,11 @@ func (b Backups) Settle(ctx context.Context, by Actor, fate Fate, m *backup.Mani
 	if err != nil {
 		return done, err
 	}
-	if done.Queue = fate; st.Messages == 0 {
-		done.Queue = ""
-	} else if fate == "" {
-		return done, fmt.Errorf("%w: %d messages", ErrFate, st.Messages)
+	if err := fate.needed(st.Messages); err != nil {
+		return done, err
+	}
+	if st.Messages > 0 {
+		done.Queue = fate
 	}
 	made := m.Made.UTC().Format(time.DateTime) + " UTC"
 	err = b.act(ctx, by, RestoreBackup, "of "+made, func(ctx context.Context, detail *string) error {

@@ -218,15 +218,19 @@ func decrypted(r io.Reader, passphrase func() (auth.Secret, error)) (io.Reader, 
 	return plain, err
 }
 
-// readArchive gives each part to use, in order, and returns what the backup says of itself. Nothing of what use got is
-// to be believed before readArchive has returned nil: checksums come last.
-func readArchive(r io.Reader, use func(p Part, r io.Reader) error) (m Manifest, err error) {
+// readArchive tells begin what the backup says of itself, gives each part to use, in order, and returns the manifest.
+// Nothing of what they got is to be believed before readArchive has returned nil: checksums come last.
+func readArchive(r io.Reader, begin func(m *Manifest) error, use func(p Part, r io.Reader) error) (m Manifest,
+	err error) {
 	t := tar.NewReader(r)
 	text, err := small(t, manifestName, maxManifest)
 	if err != nil {
 		return m, err
 	}
-	if m, err = parseManifest(text); err != nil {
+	if m, err = parseManifest(text); err == nil {
+		err = begin(&m)
+	}
+	if err != nil {
 		return m, err
 	}
 	for _, p := range m.Parts {

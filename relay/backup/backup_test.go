@@ -79,6 +79,8 @@ const passphrase auth.Secret = "correct horse"
 
 func secret() (auth.Secret, error) { return passphrase, nil }
 
+func taken(*Manifest) error { return nil }
+
 func settle(ctx context.Context, s *store.Store, _ *Manifest) error { return s.EndSessions(ctx) }
 
 // configOf is that of a data directory, with a relay.toml beside it.
@@ -281,7 +283,7 @@ func changed(t *testing.T, plain string, change func(m *Manifest, files map[stri
 	}
 	defer f.Close()
 	parts := map[string][]byte{}
-	m, err := readArchive(f, func(p Part, r io.Reader) (err error) {
+	m, err := readArchive(f, taken, func(p Part, r io.Reader) (err error) {
 		parts[p.Name], err = io.ReadAll(r)
 		return err
 	})
@@ -329,6 +331,8 @@ func TestRestoreRefuses(t *testing.T) {
 			Passphrase: func() (auth.Secret, error) { return "wrong", nil }}},
 		{"settled by nobody", plain, "not now", RestoreOptions{SealKey: key,
 			Settle: func(context.Context, *store.Store, *Manifest) error { return errors.New("not now") }}},
+		{"not accepted", plain, "not that one", RestoreOptions{SealKey: key,
+			Accept: func(m *Manifest) error { return fmt.Errorf("not that one of %d", m.Messages) }}},
 		{"newer format", changed(t, plain, func(m *Manifest, _ map[string][]byte) { m.Format = 2 }),
 			"made by a newer postern", RestoreOptions{SealKey: key}},
 		{"no store", changed(t, plain, func(_ *Manifest, f map[string][]byte) { delete(f, store.FileName) }),
@@ -506,6 +510,24 @@ func TestRestoreKeepsWhatIsNotItsOwn(t *testing.T) {
 	h.wantHome(dir, "alerts.json")
 }
 
+// A store that a command has made in the meantime stays what it is.
+func TestRestoreMeetsAStore(t *testing.T) {
+	h := newHome(t)
+	_, plain := h.make(h.options("plain"))
+	dir := filepath.Join(h.base, "there")
+	there := filepath.Join(dir, store.FileName)
+	_, err := h.restore(plain, RestoreOptions{Dir: dir, SealKey: filepath.Join(h.dir, seal.KeyFile),
+		Settle: func(context.Context, *store.Store, *Manifest) error {
+			return os.WriteFile(there, []byte("another"), 0o600)
+		}})
+	if err == nil || !strings.Contains(err.Error(), "was empty, and has postern.db, restoring now") {
+		t.Error(err)
+	}
+	if got := names(t, dir); !slices.Equal(got, []string{store.FileName}) {
+		t.Errorf("it has %v", got)
+	}
+}
+
 // archive is one that is made by hand.
 func archive(entries ...tar.Header) []byte {
 	var b bytes.Buffer
@@ -563,7 +585,7 @@ func FuzzRestore(f *testing.F) {
 		begun := false
 		plain, err := decrypted(bytes.NewReader(data), secret)
 		if err == nil {
-			_, err = readArchive(plain, func(p Part, r io.Reader) error {
+			_, err = readArchive(plain, taken, func(p Part, r io.Reader) error {
 				if begun = true; !slices.Contains(partNames(), p.Name) {
 					t.Errorf("a part %q", p.Name)
 				}
@@ -608,7 +630,7 @@ func TestRestoreOfDamaged(t *testing.T) {
 	flipped[len(whole)/2] ^= 4
 	try("changed", flipped)
 	read := func(data []byte) error {
-		_, err := readArchive(bytes.NewReader(data), func(Part, io.Reader) error { return nil })
+		_, err := readArchive(bytes.NewReader(data), taken, func(Part, io.Reader) error { return nil })
 		return err
 	}
 	h.must(read(whole))

@@ -21,6 +21,8 @@ type RestoreOptions struct {
 	SealKey string // file of the key that seals secrets, for a backup that has it not; "": none
 	// Passphrase is asked for if the backup is encrypted.
 	Passphrase func() (auth.Secret, error)
+	// Accept is asked before anything else is read; an error refuses the backup. nil: all are taken.
+	Accept func(m *Manifest) error
 	// Settle makes the store ready for its new life, before it gets its place. An error leaves nothing behind.
 	Settle func(ctx context.Context, s *store.Store, m *Manifest) error
 
@@ -34,6 +36,9 @@ func (o RestoreOptions) withDefaults() RestoreOptions {
 	}
 	if o.step == nil {
 		o.step = func(string) {}
+	}
+	if o.Accept == nil {
+		o.Accept = func(*Manifest) error { return nil }
 	}
 	return o
 }
@@ -80,7 +85,7 @@ func Configuration(from io.Reader, passphrase func() (auth.Secret, error)) (text
 	if err != nil {
 		return nil, unread(err)
 	}
-	_, err = readArchive(plain, func(p Part, r io.Reader) (err error) {
+	_, err = readArchive(plain, func(*Manifest) error { return nil }, func(p Part, r io.Reader) (err error) {
 		if p.Name == configName {
 			text, err = io.ReadAll(io.LimitReader(r, maxConfig))
 		}
@@ -111,7 +116,7 @@ func (o *RestoreOptions) verify(ctx context.Context, from io.Reader, dir string)
 	o.Progress("read the backup")
 	plain, err := decrypted(&reader{ctx, from}, o.Passphrase)
 	if err == nil {
-		m, err = readArchive(plain, func(p Part, r io.Reader) error { return o.put(dir, p, r) })
+		m, err = readArchive(plain, o.Accept, func(p Part, r io.Reader) error { return o.put(dir, p, r) })
 	}
 	if err != nil {
 		return m, unread(err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"postern/mail"
@@ -128,6 +129,12 @@ func SyncDir(dir string) error { return syncDir(dir) }
 // Finish gives all that was collected its place. When it returns nil, the data directory can be used. After an error or
 // a crash it is refused until a restore has ended well.
 func (r *Restoration) Finish() error {
+	// A command that looked before there was our directory may have made a store meanwhile. It stays.
+	names, err := r.there()
+	if err != nil || len(names) != 1 {
+		return errors.Join(err, fmt.Errorf("%s was empty, and has %s now: stop what uses it, and begin anew", r.dir,
+			strings.Join(names, ", ")))
+	}
 	for _, name := range restored {
 		if err := r.place(name); err != nil {
 			return err
@@ -155,9 +162,6 @@ func (r *Restoration) place(name string) error {
 	}
 	if err != nil {
 		return err
-	}
-	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(err, fmt.Errorf("%s has come meanwhile: stop what uses %s, and begin anew", to, r.dir))
 	}
 	r.step("place " + name)
 	r.placed = true
