@@ -68,6 +68,8 @@ func (a *app) restoreCommand() *cobra.Command {
 		return a.restore(cmd, args[0], &f)
 	}
 	cmd.Flags().StringVar(&f.queue, "queue", "", "`what` becomes of mail that is in its queue: keep, hold or drop")
+	fates := []string{string(operate.KeepQueue), string(operate.HoldQueue), string(operate.DropQueue)}
+	_ = cmd.RegisterFlagCompletionFunc("queue", cobra.FixedCompletions(fates, cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().StringVar(&f.sealKey, "seal-key", "", "`file` seal.key of the old data_dir, for a backup without "+
 		"passphrase")
 	cmd.Flags().BoolVar(&f.check, "check", false, "verify the backup, and bring nothing back")
