@@ -37,6 +37,9 @@ const (
 	trustName = "self-signed.crt"
 )
 
+// SelfSignedFiles are the names that self-signed certificates and their keys have in Options.Dir.
+func SelfSignedFiles() []string { return []string{ecdsaFile, rsaFile, trustName} }
+
 // files returns the two files to watch.
 func (o *Options) files() []string {
 	if !o.selfSigned() {

@@ -55,6 +55,7 @@ type Operations struct {
 	Certificates       Certificates
 	AppPasswords       AppPasswords
 	Nodes              Nodes
+	Backups            Backups
 }
 
 // New returns the operations on a store.
@@ -64,7 +65,8 @@ func New(o Options) *Operations {
 	return &Operations{Queue{d}, Accounts{d}, Devices{d}, ClientCertificates{Accounts{d}}, Trace{d}, Keys{d}, Alerts{d},
 		Status{d},
 		Domains{d, seen}, Audit{d},
-		Doctor{d, &examination{}, seen}, Settings{d}, Clients{d}, Certificates{d}, AppPasswords{d}, Nodes{d}}
+		Doctor{d, &examination{}, seen}, Settings{d}, Clients{d}, Certificates{d}, AppPasswords{d}, Nodes{d},
+		Backups{d}}
 }
 
 // desk is what all operations share.

@@ -86,4 +86,5 @@ var All = []Operation{
 	SeeCertificates, RenewCertificate, CertificateRecords,
 	SeeAppPasswords, AddAppPassword, RevokeAppPassword, EnrolPerson, ReleaseLogin,
 	SeeNodes, DrainNode, UndrainNode,
+	MakeBackup, RestoreBackup,
 }

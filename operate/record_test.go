@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +13,7 @@ import (
 
 	"postern/admin/access"
 	"postern/operate"
+	"postern/relay/backup"
 	"postern/relay/dnscheck"
 	"postern/relay/dnscheck/dnstest"
 	"postern/relay/queue"
@@ -185,6 +188,19 @@ func otherDeeds(all map[string]deed) {
 		return o.Keys.Remove(o.Context(), root, "example.org", "s1", true)
 	}}
 	all["trace reindex"] = deed{do: func(o *office) error { return o.Trace.Reindex(o.Context(), root) }}
+	var file string
+	all["backup"] = deed{func(o *office) error {
+		file = filepath.Join(o.TempDir(), "backup")
+		_, err := o.Backups.Make(o.Context(), root, backup.Options{File: file})
+		return err
+	}, func(*office) bool {
+		_, err := os.Stat(file)
+		return err == nil
+	}}
+	all["restore"] = deed{do: func(o *office) error {
+		_, err := o.Backups.Settle(o.Context(), root, operate.HoldQueue, &backup.Manifest{Made: time.Now()})
+		return err
+	}}
 	all["trace forget"] = deed{do: func(o *office) error {
 		_, err := o.Trace.Forget(o.Context(), root, "ben@example.com")
 		return err

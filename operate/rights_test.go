@@ -44,6 +44,7 @@ func TestWhoMay(t *testing.T) {
 		"device forget": {Operator, ScopeAccounts},
 		"trace forget":  {Admin, ""}, "stats": {Viewer, ScopeRead},
 		"node list": {Viewer, ScopeRead}, "node drain": {Admin, ScopeAdmin}, "node undrain": {Admin, ScopeAdmin},
+		"backup": {Admin, ""}, "restore": {Admin, ""},
 	}
 	for _, op := range All {
 		want, known := need[op.Name]

@@ -338,6 +338,8 @@ func TestEveryOperationHasARoute(t *testing.T) {
 	without := map[string]string{
 		"console reset":      "only the owner of the machine resets somebody: on the command line",
 		"app-password enrol": "people do it themselves, by logging in to the page",
+		"backup":             "it has all secrets: only the owner of the machine makes one, on the command line",
+		"restore":            "it is done before there is a daemon",
 	}
 	r := newRig(t)
 	for _, op := range operate.All {

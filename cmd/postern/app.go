@@ -32,6 +32,7 @@ type app struct {
 	poll          time.Duration  // relay.Options.Poll of serve
 	dns           keyring.Lookup // for DKIM keys; nil: nobody can look
 	yield         func()         // lowers the priority of this process; nil: it stays
+	work          int            // to try the passphrase of a backup; 0: as much as is usual
 	authorityPort uint16         // of the name servers that `postern dns` asks; 0: 53
 }
 

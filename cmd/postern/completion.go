@@ -65,8 +65,10 @@ func (a *app) complete(root *cobra.Command) {
 			cmd.ValidArgsFunction = a.first(of.list, strings.HasSuffix(cmd.Use, "…"))
 		}
 	}
-	table, _, _ := root.Find([]string{"user", "import"})
-	table.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveDefault)
+	for _, path := range []string{"user import", "backup", "restore"} {
+		cmd, _, _ := root.Find(strings.Fields(path))
+		cmd.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveDefault)
+	}
 	a.completeFlags(root)
 }
 

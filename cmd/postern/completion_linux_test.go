@@ -128,6 +128,8 @@ func TestCompletion(t *testing.T) {
 		{"postern upstream judge --upstream off", "ice "},
 		{"postern check --config relay.t", "oml "},
 		{"postern user import relay.t", "oml "},
+		{"postern restore relay.t", "oml "},
+		{"postern restore x --queue ho", "ld "},
 		// What takes no file is offered none, and after its one argument nothing more.
 		{"postern user show relay.t", ""},
 		{"postern queue list relay.t", ""},

@@ -85,7 +85,8 @@ func newApp() *app { return &app{etc: etc, poll: relay.Poll, dns: dnscheck.KeyLo
 
 func rootCommand() *cobra.Command { return rootCommandOf(newApp()) }
 
-// readsALot reports a command that may read all of the store beside the daemon.
+// readsALot reports a command that may read all of the store beside the daemon. A backup is none: the sooner it ends,
+// the less the log grows.
 func readsALot(cmd *cobra.Command) bool {
 	name, _, _ := strings.Cut(strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" "), " ")
 	return name == "trace" || name == "stats"
@@ -135,6 +136,7 @@ Try it without any configuration:  postern demo`,
 		app.upstreamCommand(), app.alertCommand(), app.statusCommand(), app.doctorCommand(),
 		versionCommand(), changesCommand(), completionCommand(),
 		app.consoleCommand(), app.tokenCommand(), app.auditCommand(), app.storeCommand(), app.nodeCommand(),
+		app.backupCommand(), app.restoreCommand(),
 	)
 	for _, c := range root.Commands() {
 		requireSubcommand(c)

@@ -79,8 +79,8 @@ func (x storeExam) storeFindings(path string, h relaystore.Health) (list []findi
 				"cause is a "+
 				"failing disk or memory.",
 			"systemctl stop postern\nCopy "+x.c.DataDir+
-				" to another disk, then restore postern.db from a backup, or ask "+
-				"for help with the copy. Look at the disk: smartctl -a, dmesg")
+				" to another disk, then postern restore the last backup into an "+
+				"empty directory: docs/disaster.md. Look at the disk: smartctl -a, dmesg")
 	}
 	if h.Log > logLong {
 		add(codeStoreLog, finding.Fault, fmt.Sprintf("The log of the store has grown to %s.", octets(h.Log)),

@@ -75,9 +75,6 @@ type Monitor struct {
 	paused map[*outbound.Upstream]map[string]bool // identities seen paused; of the goroutine that looks
 }
 
-// alertFile, in DataDir, stores which alerts are open.
-const alertFile = "alerts.json"
-
 // deliveryBuckets reach from a hand-off over a good line to a message that the queue kept to its end, in seconds.
 var deliveryBuckets = []float64{
 	0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 48 * 3600,
@@ -93,7 +90,7 @@ func New(o Options) *Monitor {
 	alerts := promauto.With(o.Metrics).NewCounterVec(prometheus.CounterOpts{Name: "postern_alerts_total",
 		Help: "Alerts for each hook, by what became of them: sent, failed (given up)."}, []string{"event", "outcome"})
 	m.alerter = alert.New(alert.Options{
-		File: filepath.Join(o.DataDir, alertFile), Logger: o.Logger, Nodes: nodesOf(o.Store),
+		File: filepath.Join(o.DataDir, relaystore.AlertsName), Logger: o.Logger, Nodes: nodesOf(o.Store),
 		Count: func(e alert.Event, outcome string) { alerts.WithLabelValues(string(e), outcome).Inc() },
 	})
 	return m

@@ -40,8 +40,7 @@ const journalSize = 256 << 10
 func OpenJournal(dir string) (*Journal, error) {
 	j := &Journal{}
 	for i := range j.files {
-		path := filepath.Join(dir, "answers."+strconv.Itoa(i))
-		f, err := openFile(path, os.O_RDWR|os.O_CREATE)
+		f, err := openFile(journalPath(dir, i), os.O_RDWR|os.O_CREATE)
 		if err == nil {
 			j.files[i].File = f
 			err = giveToOwner(f, dir)
@@ -113,13 +112,20 @@ func (j *Journal) Notes() (notes []queue.Note, err error) {
 		if _, err := j.files[i].ReadAt(b, 0); err != nil {
 			return nil, fmt.Errorf("read the journal of answers: %w", err)
 		}
-		for line := range bytes.Lines(b) {
-			if n, ok := decodeNote(line); ok {
-				notes = append(notes, n)
-			}
-		}
+		notes = append(notes, decodeNotes(b)...)
 	}
 	return notes, nil
+}
+
+func journalPath(dir string, i int) string { return filepath.Join(dir, "answers."+strconv.Itoa(i)) }
+
+func decodeNotes(b []byte) (notes []queue.Note) {
+	for line := range bytes.Lines(b) {
+		if n, ok := decodeNote(line); ok {
+			notes = append(notes, n)
+		}
+	}
+	return notes
 }
 
 // Clear implements queue.Journal.

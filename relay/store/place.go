@@ -41,6 +41,9 @@ func (o Options) There(ctx context.Context) (bool, error) {
 	if o.URL.Server() {
 		return newServer(o, &fuse{}).there(ctx)
 	}
+	if err := notRestoring(o.Dir); err != nil {
+		return false, err
+	}
 	_, err := os.Stat(o.Place())
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil

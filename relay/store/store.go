@@ -117,6 +117,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := prepareDir(o.Dir); err != nil {
 		return nil, err
 	}
+	if !o.URL.Server() {
+		if err := notRestoring(o.Dir); err != nil {
+			return nil, err
+		}
+	}
 	s := &Store{opts: o, log: o.Logger, unlock: func() {}}
 	if o.Daemon && !o.moving {
 		unlock, err := lockFile(filepath.Join(o.Dir, LockName))

@@ -1,0 +1,651 @@
+//go:build unix
+
+package backup
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/auth"
+	"postern/mail"
+	"postern/relay/config"
+	"postern/relay/queue"
+	"postern/relay/seal"
+	"postern/relay/store"
+)
+
+// killVariable, in the environment of the test binary, has it make or restore a backup and be killed at a step.
+const killVariable = "POSTERN_TEST_BACKUP_KILL"
+
+func TestMain(m *testing.M) {
+	if at := os.Getenv(killVariable); at != "" {
+		if err := killed(at); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// killed does what "make 3 DIR FILE" or "restore 3 DIR FILE" says, and kills itself at that step.
+func killed(what string) error {
+	f := strings.Fields(what)
+	at, err := strconv.Atoi(f[1])
+	if err != nil {
+		return err
+	}
+	n := 0
+	step := func(string) {
+		if n++; n == at {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+	if f[0] == "restore" {
+		from, err := os.Open(f[3])
+		if err != nil {
+			return err
+		}
+		defer from.Close()
+		_, err = Restore(context.Background(), from, RestoreOptions{Dir: f[2], Passphrase: secret, Settle: settle,
+			step: step})
+		return err
+	}
+	s, err := store.Open(context.Background(), store.Options{Dir: f[2]})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	_, err = Make(context.Background(), Options{Config: configOf(f[2]), Store: s, File: f[3], step: step})
+	return err
+}
+
+const passphrase auth.Secret = "correct horse"
+
+func secret() (auth.Secret, error) { return passphrase, nil }
+
+func taken(*Manifest) error { return nil }
+
+func settle(ctx context.Context, s *store.Store, _ *Manifest) error { return s.EndSessions(ctx) }
+
+// configOf is that of a data directory, with a relay.toml beside it.
+func configOf(dir string) *config.Config {
+	path := filepath.Join(filepath.Dir(dir), "relay.toml")
+	return config.Parse(path, fmt.Appendf(nil, "hostname = \"relay.example.com\"\ndata_dir = %q\n", dir))
+}
+
+// home is a data directory in use, and what is to come back of it.
+type home struct {
+	*testing.T
+	dir  string
+	base string // where dir is
+	s    *store.Store
+}
+
+func newHome(t *testing.T) *home {
+	t.Helper()
+	h := &home{T: t, base: t.TempDir()}
+	h.dir = filepath.Join(h.base, "data")
+	var err error
+	h.s, err = store.Open(t.Context(), store.Options{Dir: h.dir})
+	h.must(err)
+	t.Cleanup(func() { h.must(h.s.Close()) })
+	h.must(h.s.AddUser(t.Context(), auth.User{Login: "anna", Hash: "one", Created: time.Now()}))
+	_, err = h.s.Secret(t.Context(), "pepper", 32)
+	h.must(err)
+	h.add("m1")
+	h.must(os.MkdirAll(filepath.Join(h.dir, "tls"), 0o700))
+	for name, text := range map[string]string{"alerts.json": "{}", "tls/self-signed-rsa.pem": "a key",
+		"tls/self-signed.crt": "a certificate", "postern.sock": "not ours", "../relay.toml": "hostname = \"x\"\n"} {
+		h.must(os.WriteFile(filepath.Join(h.dir, name), []byte(text), 0o600))
+	}
+	return h
+}
+
+func (h *home) must(err error) {
+	h.Helper()
+	if err != nil {
+		h.Fatal(err)
+	}
+}
+
+func (h *home) add(id string) {
+	h.Helper()
+	to, err := mail.ParseAddress("bob@example.net")
+	h.must(err)
+	m := &queue.Message{ID: id, Login: "anna", Received: time.Now(), Expires: time.Now().Add(time.Hour),
+		Envelope:   mail.Envelope{From: to},
+		Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: to}, Status: queue.Pending}}}
+	h.must(h.s.Add(h.Context(), queue.NewMessage{Message: m, Content: mail.BytesContent("Subject: x\r\n\r\nx\r\n")}))
+}
+
+func (h *home) options(file string) Options {
+	return Options{Config: configOf(h.dir), Store: h.s, File: filepath.Join(h.base, file), Version: "1.2.3", Work: 10}
+}
+
+func (h *home) make(o Options) (Made, string) {
+	h.Helper()
+	made, err := Make(h.Context(), o)
+	h.must(err)
+	return made, o.File
+}
+
+// restore brings a file back into a fresh directory.
+func (h *home) restore(file string, o RestoreOptions) (dir string, err error) {
+	h.Helper()
+	from, err := os.Open(file)
+	h.must(err)
+	defer from.Close()
+	if o.Dir == "" {
+		o.Dir = filepath.Join(h.TempDir(), "data")
+	}
+	if o.Passphrase == nil {
+		o.Passphrase = secret
+	}
+	if o.Settle == nil {
+		o.Settle = settle
+	}
+	_, err = Restore(h.Context(), from, o)
+	return o.Dir, err
+}
+
+// names are all files below a directory, but the lock.
+func names(t testing.TB, dir string) (all []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && path != dir && d.Name() != store.LockName {
+			rel, _ := filepath.Rel(dir, path)
+			all = append(all, rel)
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// wantHome looks at what came back.
+func (h *home) wantHome(dir string, files ...string) {
+	h.Helper()
+	want := append([]string{"postern.db", "seal.key"}, files...)
+	if got := names(h, dir); !slices.Equal(sorted(got), sorted(want)) {
+		h.Errorf("%s has %v, not %v", dir, got, want)
+	}
+	for _, name := range names(h, dir) {
+		info, err := os.Lstat(filepath.Join(dir, name))
+		h.must(err)
+		if info.Mode().Perm()&0o077 != 0 {
+			h.Errorf("%s has mode %v", name, info.Mode())
+		}
+	}
+	s, err := store.Open(h.Context(), store.Options{Dir: dir, Daemon: true})
+	h.must(err)
+	defer s.Close()
+	u, err := s.User(h.Context(), "anna")
+	h.must(err)
+	before, err := h.s.Secret(h.Context(), "pepper", 32)
+	h.must(err)
+	pepper, err := s.Secret(h.Context(), "pepper", 32)
+	if err != nil || u.Hash != "one" || !bytes.Equal(before, pepper) {
+		h.Errorf("%v, %+v", err, u)
+	}
+	if _, err := s.Get(h.Context(), "m1"); err != nil {
+		h.Error(err)
+	}
+}
+
+// nothingLeft looks for what a backup has beside it while it is made.
+func (h *home) nothingLeft() {
+	h.Helper()
+	for _, name := range names(h, h.base) {
+		if strings.Contains(name, ".part") {
+			h.Errorf("%s is left behind", name)
+		}
+	}
+}
+
+func sorted(s []string) []string { s = slices.Clone(s); slices.Sort(s); return s }
+
+// With a passphrase a backup is all that is needed; without one it has nothing that is as good as a password.
+func TestMakeAndRestore(t *testing.T) {
+	h := newHome(t)
+	o := h.options("plain")
+	made, plain := h.make(o)
+	if made.Messages != 1 || made.Encrypted || made.Key != filepath.Join(h.dir, "seal.key") || made.HasKey() {
+		t.Errorf("%+v", made)
+	}
+	key := filepath.Join(h.base, "seal.key.copy")
+	data, err := os.ReadFile(made.Key)
+	h.must(err)
+	h.must(os.WriteFile(key, data, 0o600))
+	if text, err := os.ReadFile(plain); err != nil || bytes.Contains(text, data) ||
+		bytes.Contains(text, []byte("a key")) {
+		t.Errorf("the key is in it, %v", err)
+	}
+	dir, err := h.restore(plain, RestoreOptions{SealKey: key})
+	h.must(err)
+	h.wantHome(dir, "alerts.json")
+
+	o = h.options("sealed")
+	o.Passphrase = passphrase
+	made, sealed := h.make(o)
+	if !made.Encrypted || made.Key != "" || !made.HasKey() || made.Version != "1.2.3" || !made.Mail {
+		t.Errorf("%+v", made)
+	}
+	if info, err := os.Stat(sealed); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	dir, err = h.restore(sealed, RestoreOptions{})
+	h.must(err)
+	h.wantHome(dir, "alerts.json", "tls", "tls/self-signed-rsa.pem", "tls/self-signed.crt")
+	from, err := os.Open(sealed)
+	h.must(err)
+	defer from.Close()
+	if text, err := Configuration(from, secret); err != nil || string(text) != "hostname = \"x\"\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+	h.nothingLeft()
+
+	var out bytes.Buffer
+	o = h.options("")
+	o.File, o.Out, o.WithoutMail = Standard, &out, true
+	if made, _ := h.make(o); made.Messages != 0 || made.Mail {
+		t.Errorf("%+v", made)
+	}
+	m, err := Check(t.Context(), &out, RestoreOptions{SealKey: key})
+	if err != nil || m.Hostname != "relay.example.com" || m.Messages != 0 {
+		t.Errorf("%+v, %v", m, err)
+	}
+}
+
+// changed is a backup with some parts changed, and right checksums again.
+func changed(t *testing.T, plain string, change func(m *Manifest, files map[string][]byte)) string {
+	t.Helper()
+	f, err := os.Open(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	parts := map[string][]byte{}
+	m, err := readArchive(f, taken, func(p Part, r io.Reader) (err error) {
+		parts[p.Name], err = io.ReadAll(r)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(&m, parts)
+	var files []file
+	for name, data := range parts {
+		one := file{Part: Part{Name: name}, data: data}
+		if err := one.measure(); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, one)
+	}
+	path := filepath.Join(t.TempDir(), "changed")
+	var b bytes.Buffer
+	if err := errors.Join(writeTar(&b, &m, files), os.WriteFile(path, b.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// What cannot be brought back is refused with its reason, and the directory stays as empty as it was.
+func TestRestoreRefuses(t *testing.T) {
+	h := newHome(t)
+	_, plain := h.make(h.options("plain"))
+	key := filepath.Join(h.dir, "seal.key")
+	o := h.options("sealed")
+	o.Passphrase = passphrase
+	_, sealed := h.make(o)
+	other := filepath.Join(h.base, "other.key")
+	h.must(os.WriteFile(other, bytes.Repeat([]byte{7}, 32), 0o600))
+	long := filepath.Join(h.base, "long.key")
+	h.must(os.WriteFile(long, bytes.Repeat([]byte{7}, 5000), 0o600))
+	cases := []struct {
+		name, file, want string
+		o                RestoreOptions
+	}{
+		{"no key", plain, "name the file that was in data_dir with --seal-key", RestoreOptions{}},
+		{"another key", plain, "other.key is not the one", RestoreOptions{SealKey: other}},
+		{"no key at all", plain, "is no key", RestoreOptions{SealKey: long}},
+		{"a missing key", plain, "no such file", RestoreOptions{SealKey: filepath.Join(h.base, "none")}},
+		{"another passphrase", sealed, "the passphrase is another one", RestoreOptions{
+			Passphrase: func() (auth.Secret, error) { return "wrong", nil }}},
+		{"settled by nobody", plain, "not now", RestoreOptions{SealKey: key,
+			Settle: func(context.Context, *store.Store, *Manifest) error { return errors.New("not now") }}},
+		{"not accepted", plain, "not that one", RestoreOptions{SealKey: key,
+			Accept: func(m *Manifest) error { return fmt.Errorf("not that one of %d", m.Messages) }}},
+		{"newer format", changed(t, plain, func(m *Manifest, _ map[string][]byte) { m.Format = 2 }),
+			"made by a newer postern", RestoreOptions{SealKey: key}},
+		{"no store", changed(t, plain, func(_ *Manifest, f map[string][]byte) { delete(f, store.FileName) }),
+			"it has no postern.db", RestoreOptions{SealKey: key}},
+		{"another database", changed(t, plain, func(_ *Manifest, f map[string][]byte) {
+			copy(f[store.FileName][68:], "ELSE")
+		}), "no store of postern", RestoreOptions{SealKey: key}},
+		{"no database", changed(t, plain, func(_ *Manifest, f map[string][]byte) {
+			f[store.FileName] = []byte("rubbish")
+		}), "the store in it is", RestoreOptions{SealKey: key}},
+		{"a damaged database", changed(t, plain, func(_ *Manifest, f map[string][]byte) {
+			b := f[store.FileName]
+			for i := 16 << 10; i < 64<<10; i++ {
+				b[i] = 0x55
+			}
+		}), "the store in it", RestoreOptions{SealKey: key}},
+		{"another name", changed(t, plain, func(_ *Manifest, f map[string][]byte) { f["../../x"] = []byte("x") }),
+			`a part "../../x"`, RestoreOptions{SealKey: key}},
+		{"no backup", key, "cut off", RestoreOptions{}},
+	}
+	for _, c := range cases {
+		dir, err := h.restore(c.file, c.o)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if left := names(t, dir); len(left) != 0 {
+			t.Errorf("%s: it has %v", c.name, left)
+		}
+	}
+	if _, err := h.restore(plain, RestoreOptions{SealKey: key, Dir: h.dir}); err == nil ||
+		!strings.Contains(err.Error(), "it is not empty") {
+		t.Errorf("a directory in use: %v", err)
+	}
+	h.wantHome(h.dir, "alerts.json", "postern.sock", "tls", "tls/self-signed-rsa.pem", "tls/self-signed.crt",
+		"postern.db-wal", "postern.db-shm")
+}
+
+// What a backup may not be written to.
+func TestMakeRefuses(t *testing.T) {
+	h := newHome(t)
+	_, plain := h.make(h.options("plain"))
+	before, err := os.ReadFile(plain)
+	h.must(err)
+	h.must(os.Mkdir(filepath.Join(h.base, "dir"), 0o700))
+	h.must(os.WriteFile(filepath.Join(h.base, "b.part"), nil, 0o600))
+	h.must(os.Mkdir(filepath.Join(h.base, "busy.part"), 0o700))
+	unlock, err := store.Lock(lockOf(filepath.Join(h.base, "busy.part")))
+	h.must(err)
+	for name, want := range map[string]string{"plain": "--overwrite", "dir": "not a regular file",
+		"none/x": "no such file", "data/x": "is in data_dir", "b": "b.part is in the way",
+		"busy": "another backup is just being written"} {
+		if _, err := Make(t.Context(), h.options(name)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	unlock()
+	h.make(h.options("busy"))
+	if after, err := os.ReadFile(plain); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("%s has changed, %v", plain, err)
+	}
+	o := h.options("plain")
+	o.Overwrite = true
+	h.add("m2")
+	if made, _ := h.make(o); made.Messages != 2 {
+		t.Errorf("%+v", made)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	o.step = func(what string) {
+		if what == "write" {
+			cancel()
+		}
+	}
+	if _, err := Make(ctx, o); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if m, err := Check(t.Context(), must(os.Open(plain)), RestoreOptions{}); err != nil || m.Messages != 2 {
+		t.Errorf("%+v, %v", m, err)
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// killAt does what in another process, which is killed at a step. It reports whether there was such a step.
+func (h *home) killAt(what string, step int, dir, file string) bool {
+	h.Helper()
+	cmd := exec.CommandContext(h.Context(), must(os.Executable()))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %s %s", killVariable, what, step, dir, file))
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
+		return true
+	}
+	if err != nil {
+		h.Fatalf("%s: %v\n%s", what, err, out)
+	}
+	return false
+}
+
+// A restore that is killed between any two of its steps leaves a directory that nothing uses, or one that is whole;
+// calling it again ends it.
+func TestKillRestore(t *testing.T) {
+	h := newHome(t)
+	o := h.options("plain")
+	_, plain := h.make(o)
+	all := changed(t, plain, func(_ *Manifest, f map[string][]byte) { // not encrypted, which takes a second each time
+		f["seal.key"] = must(os.ReadFile(filepath.Join(h.dir, "seal.key")))
+		f["tls/self-signed.crt"] = []byte("a certificate")
+	})
+	step := 1
+	for ; h.killAt("restore", step, filepath.Join(h.base, strconv.Itoa(step)), all); step++ {
+		dir := filepath.Join(h.base, strconv.Itoa(step))
+		if step == 1 { // nothing was begun
+			continue
+		}
+		_, err := store.Open(t.Context(), store.Options{Dir: dir, Daemon: true})
+		if !errors.Is(err, store.ErrRestoring) {
+			t.Errorf("killed at step %d, it is used: %v", step, err)
+		}
+		if h.killAt("restore", 1<<20, dir, all) {
+			t.Fatal("killed at no step")
+		}
+		h.wantHome(dir, "alerts.json", "tls", "tls/self-signed.crt")
+	}
+	if step < 12 {
+		t.Errorf("only %d steps", step)
+	}
+}
+
+// A backup that is killed leaves no file of its name, or a whole one, and the next is not in its way.
+func TestKillMake(t *testing.T) {
+	h := newHome(t)
+	file, step := filepath.Join(h.base, "made"), 1
+	for ; h.killAt("make", step, h.dir, file); step++ {
+		from, err := os.Open(file)
+		if err == nil {
+			_, err = Check(t.Context(), from, RestoreOptions{Passphrase: secret})
+			from.Close()
+			h.must(errors.Join(err, os.Remove(file)))
+		} else if !errors.Is(err, os.ErrNotExist) {
+			t.Error(err)
+		}
+	}
+	if step != 8 {
+		t.Errorf("%d steps", step)
+	}
+	h.must(os.Remove(file))
+	if h.killAt("make", 1<<20, h.dir, file) {
+		t.Fatal("killed at no step")
+	}
+	h.nothingLeft()
+	dir, err := h.restore(file, RestoreOptions{SealKey: filepath.Join(h.dir, "seal.key")})
+	h.must(err)
+	h.wantHome(dir, "alerts.json")
+}
+
+// What else is in a directory where a restore was broken off is not removed.
+func TestRestoreKeepsWhatIsNotItsOwn(t *testing.T) {
+	h := newHome(t)
+	_, plain := h.make(h.options("plain"))
+	dir := filepath.Join(h.base, "there")
+	h.must(os.MkdirAll(filepath.Join(dir, "restoring"), 0o700))
+	h.must(os.WriteFile(filepath.Join(dir, "letter.txt"), nil, 0o600))
+	o := RestoreOptions{Dir: dir, SealKey: filepath.Join(h.dir, seal.KeyFile)}
+	if _, err := h.restore(plain, o); err == nil || !strings.Contains(err.Error(), "letter.txt is not of it") {
+		t.Error(err)
+	}
+	h.must(os.Remove(filepath.Join(dir, "letter.txt")))
+	_, err := h.restore(plain, o)
+	h.must(err)
+	h.wantHome(dir, "alerts.json")
+}
+
+// A store that a command has made in the meantime stays what it is.
+func TestRestoreMeetsAStore(t *testing.T) {
+	h := newHome(t)
+	_, plain := h.make(h.options("plain"))
+	dir := filepath.Join(h.base, "there")
+	there := filepath.Join(dir, store.FileName)
+	_, err := h.restore(plain, RestoreOptions{Dir: dir, SealKey: filepath.Join(h.dir, seal.KeyFile),
+		Settle: func(context.Context, *store.Store, *Manifest) error {
+			return os.WriteFile(there, []byte("another"), 0o600)
+		}})
+	if err == nil || !strings.Contains(err.Error(), "was empty, and has postern.db, restoring now") {
+		t.Error(err)
+	}
+	if got := names(t, dir); !slices.Equal(got, []string{store.FileName}) {
+		t.Errorf("it has %v", got)
+	}
+}
+
+// archive is one that is made by hand.
+func archive(entries ...tar.Header) []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range entries {
+		text := h.PAXRecords["text"]
+		h.PAXRecords = nil
+		if h.Typeflag == tar.TypeReg {
+			h.Size = int64(len(text))
+		}
+		_ = w.WriteHeader(&h)
+		_, _ = w.Write([]byte(text))
+	}
+	_ = w.Close()
+	return b.Bytes()
+}
+
+func entry(name string, kind byte, text string) tar.Header {
+	return tar.Header{Name: name, Typeflag: kind, Linkname: "/etc/passwd", Mode: 0o4777,
+		PAXRecords: map[string]string{"text": text}}
+}
+
+// FuzzRestore: whatever a file has, a restore of it says what is wrong and puts nothing anywhere.
+func FuzzRestore(f *testing.F) {
+	manifest := func(m Manifest) string { return string(must(json.Marshal(m))) }
+	db := []file{{Part: Part{Name: store.FileName}, data: []byte("no database")}}
+	if err := db[0].measure(); err != nil {
+		f.Fatal(err)
+	}
+	var whole bytes.Buffer
+	if err := writeTar(&whole, &Manifest{Format: Format}, db); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole.Bytes())
+	f.Add(whole.Bytes()[:whole.Len()/2])
+	f.Add(append(whole.Bytes(), 'x'))
+	sum := strings.Repeat("00", 32)
+	for _, parts := range [][]Part{
+		{{Name: store.FileName, Size: 1 << 60, SHA256: sum}},
+		{{Name: "../../etc/cron.d/x", Size: 1, SHA256: sum}},
+		{{Name: store.FileName, Size: -1, SHA256: sum}},
+		{db[0].Part, db[0].Part},
+		nil,
+	} {
+		text := manifest(Manifest{Format: Format, Parts: parts})
+		f.Add(archive(entry(manifestName, tar.TypeReg, text), entry(store.FileName, tar.TypeReg, "no database"),
+			entry(sumName, tar.TypeReg, sumOf([]byte(text)))))
+		f.Add(archive(entry(manifestName, tar.TypeReg, text), entry(store.FileName, tar.TypeSymlink, ""),
+			entry(sumName, tar.TypeReg, sumOf([]byte(text)))))
+		f.Add(archive(entry(manifestName, tar.TypeReg, text), entry("/etc/x", tar.TypeLink, "")))
+	}
+	f.Add(archive(entry(manifestName, tar.TypeReg, strings.Repeat("x", maxManifest+1))))
+	f.Add([]byte(ageHeader + "-> scrypt AAAAAAAAAAAAAAAAAAAAAA 40\nAAAA\n--- AAAA\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		begun := false
+		plain, err := decrypted(bytes.NewReader(data), secret)
+		if err == nil {
+			_, err = readArchive(plain, taken, func(p Part, r io.Reader) error {
+				if begun = true; !slices.Contains(partNames(), p.Name) {
+					t.Errorf("a part %q", p.Name)
+				}
+				return nil
+			})
+		}
+		if err != nil && !begun { // nothing comes to the disk: that would only take time
+			return
+		}
+		base := t.TempDir()
+		dir := filepath.Join(base, "a", "b")
+		if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		_, err = Restore(t.Context(), bytes.NewReader(data), RestoreOptions{Dir: dir, Passphrase: secret,
+			Settle: settle})
+		if err == nil {
+			t.Error("it was restored")
+		}
+		if left := names(t, base); len(left) > 2 { // a and a/b
+			t.Errorf("%v: %v", err, left)
+		}
+	})
+}
+
+// A whole backup of which some octets were changed or are missing is refused, wherever they are.
+func TestRestoreOfDamaged(t *testing.T) {
+	h := newHome(t)
+	_, plain := h.make(h.options("plain"))
+	whole := must(os.ReadFile(plain))
+	try := func(what string, data []byte) {
+		t.Helper()
+		file, dir := filepath.Join(h.base, "damaged"), filepath.Join(t.TempDir(), "data")
+		h.must(os.WriteFile(file, data, 0o600))
+		_, err := h.restore(file, RestoreOptions{Dir: dir, SealKey: filepath.Join(h.dir, "seal.key")})
+		if left := names(t, dir); err == nil || len(left) != 0 {
+			t.Errorf("%s: %v, %v", what, err, left)
+		}
+	}
+	try("cut off", whole[:len(whole)/2])
+	flipped := bytes.Clone(whole)
+	flipped[len(whole)/2] ^= 4
+	try("changed", flipped)
+	read := func(data []byte) error {
+		_, err := readArchive(bytes.NewReader(data), taken, func(Part, io.Reader) error { return nil })
+		return err
+	}
+	h.must(read(whole))
+	used := 512 + bytes.IndexByte(whole[512:], 0) // the manifest and its header; zeros behind it mean nothing
+	for at := 0; at < len(whole)-2048; at += 1 + at/used*9973 {
+		if err := read(whole[:at]); err == nil {
+			t.Errorf("cut to %d, it is taken for whole", at)
+		}
+		if at >= used && at < 4096 || at == 154 || at == 155 { // nor does what ends a header's checksum
+			continue
+		}
+		whole[at] ^= 4
+		if err := read(whole); err == nil {
+			t.Errorf("changed at %d, it is taken for whole", at)
+		}
+		whole[at] ^= 4
+	}
+}

@@ -1,0 +1,222 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"postern/auth"
+	"postern/relay/config"
+	"postern/relay/seal"
+	"postern/relay/store"
+)
+
+// RestoreOptions say what is brought back, and where to.
+type RestoreOptions struct {
+	Dir     string // data directory, which is missing or empty
+	SealKey string // file of the key that seals secrets, for a backup that has it not; "": none
+	// Passphrase is asked for if the backup is encrypted.
+	Passphrase func() (auth.Secret, error)
+	// Accept is asked before anything else is read; an error refuses the backup. nil: all are taken.
+	Accept func(m *Manifest) error
+	// Settle makes the store ready for its new life, before it gets its place. An error leaves nothing behind.
+	Settle func(ctx context.Context, s *store.Store, m *Manifest) error
+
+	Progress func(what string) // is told what begins; nil: nobody
+	step     func(what string) // of tests: is told before each change
+}
+
+func (o RestoreOptions) withDefaults() RestoreOptions {
+	if o.Progress == nil {
+		o.Progress = func(string) {}
+	}
+	if o.step == nil {
+		o.step = func(string) {}
+	}
+	if o.Accept == nil {
+		o.Accept = func(*Manifest) error { return nil }
+	}
+	return o
+}
+
+// Restore brings a backup back into a data directory.
+func Restore(ctx context.Context, from io.Reader, o RestoreOptions) (m Manifest, err error) {
+	o = o.withDefaults()
+	r, err := store.BeginRestore(o.Dir, o.step)
+	if err != nil {
+		return m, err
+	}
+	defer r.Close()
+	if m, err = o.gather(ctx, from, r.Dir()); err == nil {
+		err = o.settle(ctx, r.Dir(), &m)
+	}
+	if err == nil {
+		o.Progress("put everything in its place")
+		err = r.Finish()
+	}
+	if err != nil {
+		err = errors.Join(err, r.Abandon())
+	}
+	return m, err
+}
+
+// Check verifies a backup as Restore does, in a temporary directory, and brings nothing back. Without a key it does not
+// look whether a key is the right one.
+func Check(ctx context.Context, from io.Reader, o RestoreOptions) (m Manifest, err error) {
+	o = o.withDefaults()
+	dir, err := os.MkdirTemp("", "postern-check-*")
+	if err != nil {
+		return m, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if m, err = o.verify(ctx, from, dir); err != nil || !m.HasKey() && o.SealKey == "" {
+		return m, err
+	}
+	return m, o.key(dir, &m)
+}
+
+// Configuration is the relay.toml that a backup has, after all of that was verified.
+func Configuration(from io.Reader, passphrase func() (auth.Secret, error)) (text []byte, err error) {
+	plain, err := decrypted(from, passphrase)
+	if err != nil {
+		return nil, unread(err)
+	}
+	_, err = readArchive(plain, func(*Manifest) error { return nil }, func(p Part, r io.Reader) (err error) {
+		if p.Name == configName {
+			text, err = io.ReadAll(io.LimitReader(r, maxConfig))
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, unread(err)
+	case text == nil:
+		return nil, errors.New("the backup has no relay.toml: only encrypted ones have")
+	}
+	return text, nil
+}
+
+// maxConfig bounds relay.toml, in octets.
+const maxConfig = 16 << 20
+
+// gather puts all parts into dir, verified, with the key.
+func (o *RestoreOptions) gather(ctx context.Context, from io.Reader, dir string) (m Manifest, err error) {
+	if m, err = o.verify(ctx, from, dir); err != nil {
+		return m, err
+	}
+	return m, o.key(dir, &m)
+}
+
+// verify puts all parts into dir and looks whether they are whole.
+func (o *RestoreOptions) verify(ctx context.Context, from io.Reader, dir string) (m Manifest, err error) {
+	o.Progress("read the backup")
+	plain, err := decrypted(&reader{ctx, from}, o.Passphrase)
+	if err == nil {
+		m, err = readArchive(plain, o.Accept, func(p Part, r io.Reader) error { return o.put(dir, p, r) })
+	}
+	if err != nil {
+		return m, unread(err)
+	}
+	o.Progress("read the store in it")
+	if err := store.ExamineFile(ctx, dir); err != nil {
+		return m, unread(err)
+	}
+	return m, nil
+}
+
+// unread says that nothing has come of a backup.
+func unread(err error) error { return fmt.Errorf("read the backup: %w", err) }
+
+// put writes a part to its place in dir. Its name is one of ours.
+func (o *RestoreOptions) put(dir string, p Part, r io.Reader) error {
+	if p.Name == configName { // it is its owner's, and elsewhere
+		return nil
+	}
+	path := filepath.Join(dir, filepath.FromSlash(p.Name))
+	o.step("write " + p.Name)
+	if strings.HasPrefix(p.Name, config.TLSDir+"/") {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return err
+		}
+	}
+	return write(path, r)
+}
+
+// write makes a file, and syncs it and its name.
+func write(path string, r io.Reader) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close(), store.SyncDir(filepath.Dir(path)))
+}
+
+// key sees to it that the key in dir is the one that opens what is sealed in the store.
+func (o *RestoreOptions) key(dir string, m *Manifest) error {
+	what := "the key in the backup"
+	if !m.HasKey() {
+		if what = o.SealKey; what == "" {
+			return fmt.Errorf("the backup has no %s, with which DKIM keys and other secrets in it are sealed: name "+
+				"the file that was in data_dir with --seal-key", seal.KeyFile)
+		}
+		f, err := os.Open(o.SealKey)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		o.step("write " + seal.KeyFile)
+		if err := write(filepath.Join(dir, seal.KeyFile), io.LimitReader(f, maxKey)); err != nil {
+			return err
+		}
+	}
+	sealer, err := seal.OpenKey(dir)
+	if err == nil {
+		err = store.Proves(sealer, m.Proof)
+	}
+	if errors.Is(err, seal.ErrOtherKey) {
+		return fmt.Errorf("%s is not the one that this backup is sealed with", what)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+// maxKey is more than a key has, in octets.
+const maxKey = 1 << 10
+
+// settle brings the schema up to date and makes the store ready for its new life.
+func (o *RestoreOptions) settle(ctx context.Context, dir string, m *Manifest) error {
+	o.step("settle")
+	s, err := store.Open(ctx, store.Options{Dir: dir, Daemon: true, MinFree: -1})
+	if err != nil {
+		return err
+	}
+	s.Hurry()
+	err = o.Settle(ctx, s, m)
+	if err = errors.Join(err, s.Close()); err != nil {
+		return err
+	}
+	return store.WholeFile(dir)
+}
+
+// reader ends when its context does.
+type reader struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r *reader) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(b)
+}

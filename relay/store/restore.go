@@ -1,0 +1,322 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"postern/mail"
+	"postern/relay/config"
+	"postern/relay/queue"
+	"postern/relay/seal"
+	"postern/relay/trace"
+)
+
+// restoring is the directory in data_dir that a restore collects everything in before any of it gets its place. While
+// it is there nothing else uses data_dir: what is in there is not whole.
+const restoring = "restoring"
+
+// ErrRestoring: a restore was broken off, or is running.
+var ErrRestoring = errors.New("a restore into it has not ended")
+
+// notRestoring refuses a data directory that a restore has not left yet.
+func notRestoring(dir string) error {
+	_, err := os.Lstat(filepath.Join(dir, restoring))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, fmt.Errorf("data_dir %s: %w: wait for it, or run the same postern restore again, which "+
+		"begins anew", dir, ErrRestoring))
+}
+
+// Restoration brings files into an empty data directory: all of them, or none that anybody would use.
+type Restoration struct {
+	dir    string
+	unlock func()
+	step   func(what string) // is told before each change
+	placed bool              // the first has its place, or may have
+}
+
+// BeginRestore takes the lock of a data directory that has nothing in it, and makes the place where files are
+// collected. What an earlier restore left there, which was broken off, goes.
+func BeginRestore(dir string, step func(what string)) (*Restoration, error) {
+	if err := prepareDir(dir); err != nil {
+		return nil, err
+	}
+	unlock, err := lockFile(filepath.Join(dir, LockName))
+	if err != nil {
+		return nil, err
+	}
+	r := &Restoration{dir: dir, unlock: unlock, step: step}
+	if err = r.clear(); err == nil {
+		step("make " + restoring)
+		err = os.Mkdir(r.Dir(), 0o700)
+	}
+	if err == nil {
+		err = syncDir(dir)
+	}
+	if err != nil {
+		unlock()
+		return nil, fmt.Errorf("restore into %s: %w", dir, err)
+	}
+	return r, nil
+}
+
+// Dir is where files are collected.
+func (r *Restoration) Dir() string { return filepath.Join(r.dir, restoring) }
+
+// clear removes what a broken restore has left: while its directory is there nobody else has written to ours. Anything
+// else is not touched, and refused.
+func (r *Restoration) clear() error {
+	names, err := r.there()
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	if !slices.Contains(names, restoring) {
+		return fmt.Errorf("it is not empty, it has %s: a restore takes an empty directory; move what is there away, "+
+			"or name another data_dir", names[0])
+	}
+	for _, name := range names {
+		if name != restoring && !slices.Contains(restored, name) {
+			return fmt.Errorf("a restore was broken off there, and %s is not of it: move it away", name)
+		}
+	}
+	for _, name := range names {
+		if name != restoring {
+			r.step("remove " + name)
+			if err := os.RemoveAll(filepath.Join(r.dir, name)); err != nil {
+				return err
+			}
+		}
+	}
+	r.step("remove " + restoring)
+	return errors.Join(os.RemoveAll(r.Dir()), syncDir(r.dir))
+}
+
+// there is what the directory has, but for what is in any.
+func (r *Restoration) there() (names []string, err error) {
+	entries, err := os.ReadDir(r.dir)
+	for _, e := range entries {
+		if e.Name() != LockName && e.Name() != "lost+found" {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
+// restored are the names that a restore may give in the data directory, in this order: the store is last.
+var restored = []string{config.TLSDir, AlertsName, AnswersName, seal.KeyFile, FileName}
+
+// The names of files in the data directory that are saved and restored with the store: which alerts are open, and a
+// file of the journal.
+const (
+	AlertsName  = "alerts.json"
+	AnswersName = "answers.0"
+)
+
+// Lock takes the lock of a file, ErrLocked if another process has it, and makes the file where there is none.
+func Lock(path string) (unlock func(), err error) { return lockFile(path) }
+
+// SyncDir syncs the names in a directory.
+func SyncDir(dir string) error { return syncDir(dir) }
+
+// Finish gives all that was collected its place. When it returns nil, the data directory can be used. After an error or
+// a crash it is refused until a restore has ended well.
+func (r *Restoration) Finish() error {
+	// A command that looked before there was our directory may have made a store meanwhile. It stays.
+	names, err := r.there()
+	if err != nil || len(names) != 1 {
+		return errors.Join(err, fmt.Errorf("%s was empty, and has %s now: stop what uses it, and begin anew", r.dir,
+			strings.Join(names, ", ")))
+	}
+	for _, name := range restored {
+		if err := r.place(name); err != nil {
+			return err
+		}
+	}
+	if err := syncDir(r.dir); err != nil {
+		return err
+	}
+	r.step("end " + restoring)
+	if err := os.RemoveAll(r.Dir()); err != nil {
+		return err
+	}
+	return syncDir(r.dir)
+}
+
+// place gives what was collected under a name, if anything, its place.
+func (r *Restoration) place(name string) error {
+	from, to := filepath.Join(r.Dir(), name), filepath.Join(r.dir, name)
+	info, err := os.Lstat(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = ownedAs(r.dir, from, info)
+	}
+	if err != nil {
+		return err
+	}
+	r.step("place " + name)
+	r.placed = true
+	return os.Rename(from, to)
+}
+
+// Abandon removes what was collected, unless some of it has its place already: then only a restore brings the directory
+// into use again.
+func (r *Restoration) Abandon() error {
+	if r.placed {
+		return nil
+	}
+	r.step("abandon")
+	return errors.Join(os.RemoveAll(r.Dir()), syncDir(r.dir))
+}
+
+// Close gives the lock back.
+func (r *Restoration) Close() { r.unlock() }
+
+// ExamineFile reads all of the store in a directory, which nobody uses, and changes nothing: that it is one of ours,
+// whole, and not of a newer version.
+func ExamineFile(ctx context.Context, dir string) error {
+	conn, err := openConn(filepath.Join(dir, FileName))
+	if err != nil {
+		return fmt.Errorf("the store in it is damaged: %w", err)
+	}
+	defer conn.Close()
+	defer interruptOn(ctx, conn)()
+	app, _, err := conn.Int("PRAGMA application_id")
+	switch {
+	case err != nil:
+		return fmt.Errorf("the store in it is damaged: %w", readError(ctx, err))
+	case app != applicationID:
+		return errors.New("the store in it is no store of postern")
+	}
+	found, err := originOf(conn, app)
+	if err != nil {
+		return fmt.Errorf("the store in it: %w", err)
+	}
+	if found.schema > len(migrations) {
+		return found.newer()
+	}
+	if err := examineCopy(conn); err != nil {
+		return fmt.Errorf("the store in it: %w", readError(ctx, err))
+	}
+	return nil
+}
+
+// SchemaVersion is the newest that this program knows.
+func SchemaVersion() int { return len(migrations) }
+
+// WholeFile returns nil if the closed store in a directory is in its one file, without a log, and synced, and removes
+// what SQLite and the lock have left beside it.
+func WholeFile(dir string) error {
+	path := filepath.Join(dir, FileName)
+	if n := sizeOf(path + "-wal"); n != 0 {
+		return fmt.Errorf("%s has a log of %d octets still", path, n)
+	}
+	for _, name := range []string{FileName + "-wal", FileName + "-shm", LockName} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// EndSessions ends all sessions of people in browsers, and withdraws the invitations to the console: in a store that
+// comes from a backup they may be ones that were ended or used since.
+func (s *Store) EndSessions(ctx context.Context) error {
+	err := s.write(ctx, func(t *tx) error {
+		for _, name := range []string{"console_session", "person_session", "console_invite", "console_keepsake"} {
+			if err := t.Run("DELETE FROM " + name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return wrap(err, "end sessions")
+}
+
+// DropAll takes all messages out of the queue of a store that no daemon uses, and returns how many. The trace has what
+// became of each recipient who was pending: why says it of those that no upstream is known to have taken.
+func (s *Store) DropAll(ctx context.Context, why string) (dropped int64, err error) {
+	taken, err := s.takenBy(s.opts.Dir)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := s.ReleaseLeases(ctx, s.Owner()); err != nil {
+		return 0, err
+	}
+	for {
+		found, more, err := s.page(ctx, queue.Filter{}, "", actionBatch)
+		if err != nil {
+			return dropped, wrap(err, "read the queue")
+		}
+		var events []trace.Event
+		for _, m := range found {
+			events = append(events, dropEvents(m, taken[m.ID], why)...)
+		}
+		if err := s.AppendEventsNow(ctx, events); err != nil {
+			return dropped, err
+		}
+		n, err := s.actOn(ctx, found, drop)
+		if dropped += int64(len(n)); err != nil || !more {
+			return dropped, wrap(err, "drop messages")
+		}
+	}
+}
+
+func drop(t *tx, id string) (bool, error) {
+	p, err := t.find(id)
+	if err != nil {
+		return false, err
+	}
+	return true, p.remove(t, id)
+}
+
+// takenBy is what the journal says was delivered, by message and recipient.
+func (s *Store) takenBy(dir string) (map[string]map[int]mail.Result, error) {
+	text, err := journalText(dir)
+	if err != nil {
+		return nil, err
+	}
+	taken := map[string]map[int]mail.Result{}
+	for _, n := range append(decodeNotes(text[0]), decodeNotes(text[1])...) {
+		for _, r := range n.Results {
+			if r.Class != mail.Delivered {
+				continue
+			}
+			if taken[n.ID] == nil {
+				taken[n.ID] = map[int]mail.Result{}
+			}
+			taken[n.ID][r.Recipient] = r
+		}
+	}
+	return taken, nil
+}
+
+// dropEvents say what became of the pending recipients of a message that is dropped.
+func dropEvents(m *queue.Message, taken map[int]mail.Result, why string) (events []trace.Event) {
+	for i, r := range m.Recipients {
+		if r.Status != queue.Pending {
+			continue
+		}
+		e := trace.Event{Time: time.Now(), Kind: trace.Operator, ID: m.ID, Login: m.Login,
+			From: m.Envelope.From.String(), To: r.To.String(), Size: m.Size, Detail: why}
+		if answer, ok := taken[i]; ok {
+			e.Kind, e.Reply, e.Upstream = trace.Delivered, answer.Reply, answer.Upstream
+			e.Detail = "noted before the backup"
+		}
+		events = append(events, e)
+	}
+	return events
+}

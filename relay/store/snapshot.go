@@ -1,0 +1,207 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"postern/relay/queue"
+	"postern/relay/seal"
+	"postern/relay/store/internal/db"
+	"postern/relay/store/internal/sqlite"
+)
+
+// ErrAtServer: what was asked for is of a store in a file alone.
+var ErrAtServer = errors.New("the store is at PostgreSQL")
+
+// Snapshot is a copy of the store as it was at one moment.
+type Snapshot struct {
+	Schema   int    // version of its schema
+	Messages int64  // that are queued in it
+	Octets   int64  // of their contents
+	Answers  []byte // lines of the journal: what upstreams answered and the copy has not
+	Proof    []byte // opens with the key that seals what is secret in it: see Proves
+}
+
+// SnapshotOptions say what is copied.
+type SnapshotOptions struct {
+	WithoutMail bool // leave queued messages and their contents out
+}
+
+// proofLabel is what a Proof is sealed as.
+const proofLabel = "postern backup"
+
+// Proves returns nil if a key is the one that a Proof was sealed with.
+func Proves(s *seal.Sealer, proof []byte) error {
+	_, err := s.Open(proofLabel, proof)
+	return err
+}
+
+// copyStep is how many pages are copied between two looks at the context: 8 MiB.
+const copyStep = 512
+
+// Snapshot copies the store into a new file, beside all that write to it: they are not held up, and the log gets longer
+// meanwhile by what they write. The copy is read back as a whole; if it is damaged, so is the store, and that is an
+// error. It needs no log and no key beside it, and is synced.
+//
+// The order matters. An answer goes into the journal before its outcome is committed, and leaves the journal after. So
+// the journal is read before the state to copy is chosen, and again after: what the copy has not is there at least
+// once, unless a file was emptied in between. Then all of it is done again.
+func (s *Store) Snapshot(ctx context.Context, path string, o SnapshotOptions) (c Snapshot, err error) {
+	e, ok := s.engine.(*file)
+	if !ok {
+		return c, ErrAtServer
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return c, fmt.Errorf("copy the store: %w", err)
+	}
+	defer f.Close()
+	notes, err := e.copyTo(ctx, path)
+	if err == nil {
+		c, err = finishCopy(ctx, path, o, notes)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	c.Proof = s.sealer.Seal(proofLabel, nil)
+	return c, wrap(err, "copy %s", e.path)
+}
+
+// copyTo copies a state of the file, and returns what the journal has about it.
+func (f *file) copyTo(ctx context.Context, path string) ([]queue.Note, error) {
+	from, err := openConn(f.path)
+	if err != nil {
+		return nil, explain(f.path, err)
+	}
+	defer from.Close()
+	notes, err := choose(from, filepath.Dir(f.path))
+	if err != nil {
+		return nil, err
+	}
+	to, err := openConn(path)
+	if err != nil {
+		return nil, explain(path, err)
+	}
+	// Nobody sees the copy before it is whole and synced.
+	if err = to.Exec("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF"); err == nil {
+		err = sqlite.Copy(to, from, copyStep, ctx.Err)
+	}
+	return notes, errors.Join(err, to.Close())
+}
+
+// choose begins the read transaction whose state is copied, and returns the notes that may not be in it.
+func choose(conn db.Conn, dir string) (notes []queue.Note, err error) {
+	before, err := journalText(dir)
+	if err != nil {
+		return nil, err
+	}
+	for range 10 {
+		if err := conn.Run("BEGIN"); err != nil {
+			return nil, err
+		}
+		if _, _, err := conn.Int("SELECT count(*) FROM counter"); err != nil { // only a read chooses
+			return nil, err
+		}
+		after, err := journalText(dir)
+		if err != nil {
+			return nil, err
+		}
+		if bytes.HasPrefix(after[0], before[0]) && bytes.HasPrefix(after[1], before[1]) {
+			return append(decodeNotes(after[0]), decodeNotes(after[1])...), nil
+		}
+		before = after
+		if err := conn.Run("ROLLBACK"); err != nil {
+			return nil, err
+		}
+	}
+	return nil, errors.New("the journal of answers changes too fast to be read: try again in a moment")
+}
+
+// journalText is what the files of the journal have; a file that is not there has nothing.
+func journalText(dir string) (text [2][]byte, err error) {
+	for i := range text {
+		text[i], err = os.ReadFile(journalPath(dir, i))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return text, fmt.Errorf("read the journal of answers: %w", err)
+		}
+	}
+	return text, nil
+}
+
+// finishCopy makes the copy a file of its own, reads it as a whole, and counts what is in it.
+func finishCopy(ctx context.Context, path string, o SnapshotOptions, notes []queue.Note) (c Snapshot, err error) {
+	conn, err := openConn(path)
+	if err != nil {
+		return c, explain(path, err)
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	defer interruptOn(ctx, conn)()
+	// One that names a log in its header would need it beside itself.
+	if err := conn.Exec("PRAGMA journal_mode = DELETE; PRAGMA synchronous = OFF"); err != nil {
+		return c, err
+	}
+	if o.WithoutMail {
+		err := conn.Exec("BEGIN; DELETE FROM message; DELETE FROM chunk; " +
+			"UPDATE counter SET messages = 0, held = 0, bytes = 0; COMMIT; VACUUM")
+		if err != nil {
+			return c, err
+		}
+	}
+	if err := examineCopy(conn); err != nil {
+		return c, readError(ctx, err)
+	}
+	return describe(conn, notes)
+}
+
+// describe counts what is in a copy.
+func describe(conn db.Conn, notes []queue.Note) (c Snapshot, err error) {
+	counts, err := readCounters(conn, fileLayout)
+	if err != nil {
+		return c, err
+	}
+	c.Messages, c.Octets = counts.messages, counts.bytes
+	found, err := originOf(conn, applicationID)
+	if err != nil {
+		return c, err
+	}
+	c.Schema = found.schema
+	c.Answers, err = openAnswers(conn, notes)
+	return c, err
+}
+
+// examineCopy reads all of a file.
+func examineCopy(conn db.Conn) error {
+	found, err := list(conn, text, "PRAGMA integrity_check(5)")
+	if err != nil {
+		return err
+	}
+	if len(found) != 1 || found[0] != "ok" {
+		return fmt.Errorf("it is damaged: %s", strings.Join(found, "; "))
+	}
+	return nil
+}
+
+// openAnswers are the lines of notes about messages that a copy has.
+func openAnswers(conn db.Conn, notes []queue.Note) (lines []byte, err error) {
+	for _, n := range notes {
+		_, there, err := conn.Int("SELECT 1 FROM message WHERE id = ?", n.ID)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			continue
+		}
+		line, err := encodeNote(n)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, line...)
+	}
+	return lines, nil
+}
