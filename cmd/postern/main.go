@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"postern/internal/places"
 	"postern/relay"
 	"postern/relay/dnscheck"
 )
@@ -78,10 +80,7 @@ func wrongUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error { return usage(cmd, check(cmd, args)) }
 }
 
-// etc is where packages and deploy/ have the files of the service.
-const etc = "/etc/postern"
-
-func newApp() *app { return &app{etc: etc, poll: relay.Poll, dns: dnscheck.KeyLookup{}} }
+func newApp() *app { return &app{etc: places.Etc(), poll: relay.Poll, dns: dnscheck.KeyLookup{}} }
 
 func rootCommand() *cobra.Command { return rootCommandOf(newApp()) }
 
@@ -119,11 +118,12 @@ Try it without any configuration:  postern demo`,
 		}
 		return app.loadEnv(cmd)
 	}
+	service := filepath.Join(places.Etc(), "relay.toml")
 	root.PersistentFlags().StringVar(&app.configPath, "config", "",
-		"configuration `file` (default $POSTERN_CONFIG, ./relay.toml, /etc/postern/relay.toml)")
+		"configuration `file` (default $POSTERN_CONFIG, ./relay.toml, "+service+")")
 	root.PersistentFlags().StringVar(&app.envFile, "env-file", "",
-		"`file` with NAME=value for secrets named env:NAME, as systemd reads it (default /etc/postern/env, with "+
-			"/etc/postern/relay.toml)")
+		"`file` with NAME=value for secrets named env:NAME, as systemd reads it (default "+
+			filepath.Join(places.Etc(), "env")+", with "+service+")")
 	root.PersistentFlags().BoolVar(&app.wide, "wide", false, "do not wrap tables to the width of the terminal")
 	root.AddCommand(
 		app.demoCommand(), app.setupCommand(), app.serveCommand(), app.checkCommand(),

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"postern/auth"
+	"postern/internal/rights"
 	"postern/internal/textfile"
 )
 
@@ -182,16 +183,16 @@ func (v *validator) pair(table, certName, cert, keyName, key string) bool {
 
 // checkPrivate refuses a file that every user of the machine can read.
 func checkPrivate(path string) error {
-	info, err := os.Stat(path)
+	r, err := rights.Of(path)
 	if err != nil {
 		return textfile.Unusable(path, err)
 	}
-	if info.IsDir() {
+	if r.IsDir {
 		return fmt.Errorf("%s is a directory, write the path of a file", path)
 	}
-	if info.Mode().Perm()&0o004 != 0 {
-		return fmt.Errorf("%s can be read by every user of this machine (mode %04o), run: chmod o-rwx %s", path,
-			info.Mode().Perm(), path)
+	if r.AnyoneReads {
+		return fmt.Errorf("%s can be read by every user of this machine (%s), run: %s", path, r,
+			r.Command("o-rwx", path))
 	}
 	return nil
 }
