@@ -268,7 +268,7 @@ func writeSetup(path string, answers *setup.Answers) (err error) {
 }
 
 func writeNew(path, text string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := rights.Create(path)
 	if err != nil {
 		return err
 	}
@@ -338,7 +338,7 @@ func (s setupRun) doctorArgs() []string {
 // makeFirst makes the data directory, the certificate, the first account, and keys where we may sign.
 func (a *app) makeFirst(ctx context.Context, c *config.Config, answers *setup.Answers) (
 	card operate.DeviceCard, keys []operate.Key, err error) {
-	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+	if err := rights.MkdirAll(c.DataDir); err != nil {
 		return card, nil, err
 	}
 	if _, err := certs.New(c.CertOptions(slog.New(slog.DiscardHandler))); err != nil {

@@ -73,24 +73,15 @@ func (s *Spool) clean() error {
 		return err
 	}
 	for _, name := range names {
-		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) && !isOpen(err) {
 			return err
 		}
 	}
 	return nil
 }
 
-// createFile returns an open file without a name, which disappears with its last descriptor.
-func (s *Spool) createFile() (*os.File, error) {
-	f, err := os.CreateTemp(s.options.Dir, prefix) // 0600
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
+// createFile returns an open file, which disappears with its last descriptor.
+func (s *Spool) createFile() (*os.File, error) { return createUnnamed(s.options.Dir) }
 
 // Stats returns the current use.
 func (s *Spool) Stats() Stats { return Stats{Memory: s.memory.used.Load(), Disk: s.disk.used.Load()} }
