@@ -28,6 +28,9 @@ const (
 func main() {
 	a := newApp()
 	a.yield = yieldToMail
+	if code, is := runAsService(a, os.Args[1:]); is {
+		os.Exit(code)
+	}
 	os.Exit(run(rootCommandOf(a), os.Args[1:]))
 }
 
@@ -35,6 +38,11 @@ func main() {
 func run(root *cobra.Command, args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	return runIn(ctx, root, args)
+}
+
+// runIn is run until ctx ends.
+func runIn(ctx context.Context, root *cobra.Command, args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -135,6 +143,7 @@ Try it without any configuration:  postern demo`,
 		app.upstreamCommand(), app.alertCommand(), app.statusCommand(), app.doctorCommand(),
 		versionCommand(), completionCommand(),
 		app.consoleCommand(), app.tokenCommand(), app.auditCommand(), app.storeCommand(), app.nodeCommand(),
+		app.secretCommand(), app.serviceCommand(),
 	)
 	for _, c := range root.Commands() {
 		requireSubcommand(c)

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"postern/auth"
+	"postern/internal/dpapi"
 	"postern/internal/rights"
 	"postern/internal/textfile"
 )
@@ -18,8 +19,9 @@ const redacted = "[secret]"
 // maxSecret bounds what is read of a secret file, in octets: a token fits, a wrong path does no harm.
 const maxSecret = 64 << 10
 
-// Secret is a password or token: the literal, "env:NAME" for an environment variable, or "file:PATH"
-// for a file, relative to relay.toml, of which one line end at the end does not count. However it is
+// Secret is a password or token: the literal, "env:NAME" for an environment variable, "file:PATH"
+// for a file, relative to relay.toml, of which one line end at the end does not count, or "dpapi:…" for what
+// `postern secret protect` sealed on Windows. However it is
 // printed, logged or marshalled it shows as "[secret]"; Value is the only way to it.
 //
 // The text is behind a pointer because fmt reads the fields of a value for some verbs without asking
@@ -56,7 +58,8 @@ func (s Secret) Value() string {
 // IsSet reports whether the key was given, even as an empty text or one that could not be read.
 func (s Secret) IsSet() bool { return s.text != nil }
 
-// literal reports whether the secret stands in relay.toml itself.
+// literal reports whether the secret stands in relay.toml itself: also one that every program of this machine can have
+// Windows open.
 func (s Secret) literal() bool {
 	ref := s.ref()
 	return ref != "" && !strings.HasPrefix(ref, "env:") && !strings.HasPrefix(ref, "file:")
@@ -96,6 +99,13 @@ func (s Secret) lookUp(dir, what string) (string, error) {
 	}
 	if strings.HasPrefix(s.ref(), "file:") {
 		return fromFile(s.path(dir), what)
+	}
+	if sealed, ok := strings.CutPrefix(s.ref(), dpapi.Prefix); ok {
+		text, err := dpapi.Open(sealed)
+		if err != nil {
+			return "", fmt.Errorf("dpapi:… %w", err)
+		}
+		return usable(string(text), "the text in dpapi:…", what)
 	}
 	if s.ref() == "" {
 		return "", fmt.Errorf(`is empty, write the %s, "env:NAME" or "file:PATH"`, what)
