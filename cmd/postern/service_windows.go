@@ -60,8 +60,8 @@ func (a *app) installService() error {
 		return fmt.Errorf("install the service: %w", err)
 	}
 	defer s.Close()
-	if err := settle(s); err != nil {
-		return fmt.Errorf("install the service: %w", err)
+	if err := settle(s); err != nil { // it runs without
+		fmt.Printf("Windows does not take all of how the service is started: %v\n", err)
 	}
 	if err := registerEvents(); err != nil {
 		return fmt.Errorf("register with the Event Log: %w", err)
@@ -106,19 +106,18 @@ func manager() (*mgr.Mgr, error) {
 // register makes the service with its account, or changes it.
 func register(m *mgr.Mgr, program, path string) (*mgr.Service, error) {
 	c := mgr.Config{
-		ServiceType: windows.SERVICE_WIN32_OWN_PROCESS, StartType: mgr.StartAutomatic, DelayedAutoStart: true,
-		ErrorControl: mgr.ErrorNormal, DisplayName: "Postern", SidType: windows.SERVICE_SID_TYPE_UNRESTRICTED,
+		ServiceType: windows.SERVICE_WIN32_OWN_PROCESS, StartType: mgr.StartAutomatic, ErrorControl: mgr.ErrorNormal, DisplayName: "Postern",
 		ServiceStartName: `NT SERVICE\` + rights.Service,
 		Description:      "Takes mail from programs and devices that log in, and hands it to the mail provider.",
 	}
 	s, err := m.OpenService(rights.Service)
 	if errors.Is(err, windows.ERROR_SERVICE_DOES_NOT_EXIST) {
-		return m.CreateService(rights.Service, program, c, "serve", "--config", path)
+		return m.CreateService(rights.Service, program, c, "serve", "--config", path, asService)
 	}
 	if err != nil {
 		return nil, err
 	}
-	c.BinaryPathName = windows.ComposeCommandLine([]string{program, "serve", "--config", path})
+	c.BinaryPathName = windows.ComposeCommandLine([]string{program, "serve", "--config", path, asService})
 	if err := s.UpdateConfig(c); err != nil {
 		s.Close()
 		return nil, err
@@ -126,10 +125,12 @@ func register(m *mgr.Mgr, program, path string) (*mgr.Service, error) {
 	return s, nil
 }
 
-// settle says what happens when it fails, and how long a shutdown waits for it.
+// settle says that it starts after what Windows itself needs, what happens when it fails, and how long a shutdown waits
+// for it.
 func settle(s *mgr.Service) error {
-	wait := uint32(shutdownWait.Milliseconds())
-	return errors.Join(s.SetRecoveryActions(restarts, failuresLast), s.SetRecoveryActionsOnNonCrashFailures(true),
+	wait, late := uint32(shutdownWait.Milliseconds()), uint32(1)
+	return errors.Join(windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO,
+		(*byte)(unsafe.Pointer(&late))), s.SetRecoveryActions(restarts, failuresLast), s.SetRecoveryActionsOnNonCrashFailures(true),
 		windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_PRESHUTDOWN_INFO,
 			(*byte)(unsafe.Pointer(&wait))))
 }

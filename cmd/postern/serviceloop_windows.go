@@ -14,12 +14,17 @@ import (
 	"postern/internal/rights"
 )
 
-// runAsService runs a command line under the service manager, if that has started us, and returns the exit code.
+// asService is the last argument of the command line that the service manager has of us. To look who our parent is would
+// be a guess.
+const asService = "--as-service"
+
+// runAsService runs a command line under the service manager, if it is the one that the manager has, and returns the
+// exit code.
 func runAsService(a *app, args []string) (code int, is bool) {
-	is, err := svc.IsWindowsService()
-	if err != nil || !is {
+	if len(args) == 0 || args[len(args)-1] != asService {
 		return 0, false
 	}
+	args = args[:len(args)-1]
 	log, err := eventlog.Open(rights.Service)
 	if err != nil {
 		return exitNo, true // nobody could be told
