@@ -117,6 +117,9 @@ func register(m *mgr.Mgr, program, path string) (*mgr.Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	if was, err := s.Config(); err == nil {
+		c.StartType = was.StartType // whoever has disabled it meant that
+	}
 	c.BinaryPathName = windows.ComposeCommandLine([]string{program, "serve", "--config", path, asService})
 	if err := s.UpdateConfig(c); err != nil {
 		s.Close()
