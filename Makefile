@@ -7,7 +7,7 @@ BENCHFLAGS ?=
 # syntax: what Go's rules for pointers say of it is not ours to find out, at five times the cost.
 RACE = GORACE=atexit_sleep_ms=20 $(GO) test -race -gcflags=modernc.org/...=-d=checkptr=0
 
-.PHONY: help build packages demo test check bench bench-quick bench-postgres bench-tools docs pictures fuzz clean
+.PHONY: help build packages demo test check bench bench-quick bench-postgres bench-tools docs pictures fuzz clean test-wine
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ help: ## this list
 build: ## bin/postern, static
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/postern ./cmd/postern
 
-packages: docs ## dist/: deb, rpm and apk for amd64 and arm64, what is in them, SHA256SUMS
+packages: docs ## dist/: deb, rpm and apk for amd64 and arm64, an MSI for Windows, what is in them, SHA256SUMS
 	./scripts/packages
 
 demo: ## the whole path of a message on loopback
@@ -26,6 +26,9 @@ test: ## vet and all tests with the race detector; installs the clients they use
 	./scripts/test-tools
 	$(GO) vet ./...
 	$(RACE) -timeout 15m ./...
+
+test-wine: ## program, service and package for Windows, as far as Wine goes (Debian: wine, wine64, wixl, msitools)
+	./scripts/test-wine
 
 check: ## gofmt, vet, sizes and copies, staticcheck, govulncheck
 	./scripts/check

@@ -16,7 +16,7 @@ import (
 )
 
 // programOfMSI is where msiextract puts the program, below its directory.
-const programOfMSI = "Program Files/Postern/postern.exe"
+const programOfMSI = "Postern/postern.exe"
 
 // keepProgram takes the program for Windows out of the first package, so that it is built once.
 func keepProgram(dir string) error {

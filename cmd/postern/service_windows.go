@@ -50,10 +50,11 @@ func (a *app) installService() error {
 		return err
 	}
 	defer m.Disconnect()
-	for dir, writable := range serviceDirs(path) {
-		if err := rights.ForService(dir, writable); err != nil {
-			return err
-		}
+	if err := rights.ForService(places.Etc(), false); err != nil {
+		return err
+	}
+	if err := rights.ForService(serviceData(path), true); err != nil {
+		return err
 	}
 	s, err := register(m, program, path)
 	if err != nil {
@@ -83,16 +84,13 @@ func (a *app) serviceConfig() (string, error) {
 	return filepath.Join(places.Etc(), "relay.toml"), nil
 }
 
-// serviceDirs are the directories of the service, and whether it may change what is in them. That of another relay.toml
-// is whoever's made it.
-func serviceDirs(path string) map[string]bool {
-	dirs := map[string]bool{places.Etc(): false}
+// serviceData is the data_dir of a configuration, if there is one yet. The directory of another relay.toml than the
+// usual one is left to who made it.
+func serviceData(path string) string {
 	if c, err := config.Read(path); err == nil {
-		dirs[c.DataDir] = true
-	} else {
-		dirs[places.DataDir()] = true
+		return c.DataDir
 	}
-	return dirs
+	return places.DataDir()
 }
 
 func manager() (*mgr.Mgr, error) {
