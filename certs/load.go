@@ -202,8 +202,8 @@ func readPrivate(path string) ([]byte, error) {
 	}
 	if r.AnyoneReads {
 		data, _ := textfile.Bounded(path, maxFile)
-		return data, fmt.Errorf("the private key in %s can be read by every user of this machine (%s), run: %s", path, r,
-			r.Command("o-rwx", path))
+		return data, fmt.Errorf("the private key in %s can be read by every user of this machine (%s), run: %s", path,
+			r, r.Command("o-rwx", path))
 	}
 	return textfile.Bounded(path, maxFile)
 }

@@ -19,8 +19,8 @@ func (a *app) secretCommand() *cobra.Command {
 	cmd.AddCommand(&cobra.Command{
 		Use:   "protect",
 		Short: "Seal a password or token, and print it for relay.toml",
-		Long: `Read one line from the terminal, where it is not shown, or from standard input, have Windows seal it (DPAPI),
-and print what to write in relay.toml wherever a secret may stand: password = "dpapi:…".
+		Long: `Read one line from the terminal, where it is not shown, or from standard input, have Windows seal
+it (DPAPI), and print what to write in relay.toml wherever a secret may stand: password = "dpapi:…".
 
 It opens on this installation of Windows only: a copy of relay.toml is worth nothing elsewhere, and after Windows
 was installed anew the secret has to be sealed again. Every program of this machine could open it, so that the

@@ -8,7 +8,7 @@ func (a *app) serviceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "service",
 		Short: "Run Postern as a service of Windows",
-		Long: `Install, remove, start or stop the service of Windows, as administrator. It runs ` + "`postern serve`" + ` under
+		Long: `Install, remove, start or stop the service of Windows, as administrator. It runs postern serve under
 the account NT SERVICE\postern, which nobody can log in with, with the relay.toml in C:\ProgramData\Postern, and
 writes its log to the Event Log (Application, source postern). On other systems: systemctl, or rc-service.`,
 	}
@@ -16,7 +16,8 @@ writes its log to the Event Log (Application, source postern). On other systems:
 		cmd.AddCommand(&cobra.Command{Use: use, Short: short, Long: long, Args: exactly(0),
 			RunE: func(*cobra.Command, []string) error { return run() }})
 	}
-	add("install", "Install the service, or bring it up to date", `Make the service, its directories and its source in the Event Log, or bring them up to date. Only SYSTEM,
+	add("install", "Install the service, or bring it up to date",
+		`Make the service, its directories and its source in the Event Log, or bring them up to date. Only SYSTEM,
 administrators and the service may use the directories. It starts with Windows and again when it fails; now it is
 started by: postern service start. With --config the service has another relay.toml.`, a.installService)
 	add("remove", "Stop and remove the service; mail and configuration stay", "", a.removeService)

@@ -104,7 +104,8 @@ func manager() (*mgr.Mgr, error) {
 // register makes the service with its account, or changes it.
 func register(m *mgr.Mgr, program, path string) (*mgr.Service, error) {
 	c := mgr.Config{
-		ServiceType: windows.SERVICE_WIN32_OWN_PROCESS, StartType: mgr.StartAutomatic, ErrorControl: mgr.ErrorNormal, DisplayName: "Postern",
+		ServiceType: windows.SERVICE_WIN32_OWN_PROCESS, StartType: mgr.StartAutomatic,
+		ErrorControl: mgr.ErrorNormal, DisplayName: "Postern",
 		ServiceStartName: `NT SERVICE\` + rights.Service,
 		Description:      "Takes mail from programs and devices that log in, and hands it to the mail provider.",
 	}
@@ -131,7 +132,8 @@ func register(m *mgr.Mgr, program, path string) (*mgr.Service, error) {
 func settle(s *mgr.Service) error {
 	wait, late := uint32(shutdownWait.Milliseconds()), uint32(1)
 	return errors.Join(windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO,
-		(*byte)(unsafe.Pointer(&late))), s.SetRecoveryActions(restarts, failuresLast), s.SetRecoveryActionsOnNonCrashFailures(true),
+		(*byte)(unsafe.Pointer(&late))),
+		s.SetRecoveryActions(restarts, failuresLast), s.SetRecoveryActionsOnNonCrashFailures(true),
 		windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_PRESHUTDOWN_INFO,
 			(*byte)(unsafe.Pointer(&wait))))
 }

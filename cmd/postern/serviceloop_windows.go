@@ -14,8 +14,8 @@ import (
 	"postern/internal/rights"
 )
 
-// asService is the last argument of the command line that the service manager has of us. To look who our parent is would
-// be a guess.
+// asService is the last argument of the command line that the service manager has of us. To look who our parent is
+// would be a guess.
 const asService = "--as-service"
 
 // runAsService runs a command line under the service manager, if it is the one that the manager has, and returns the

@@ -19,7 +19,8 @@ const (
 	administrators = "S-1-5-32-544"
 	creatorOwner   = "S-1-3-0" // in what is inherited
 	ownerRights    = "S-1-3-4"
-	installer      = "S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464" // TrustedInstaller, who owns Windows
+	// TrustedInstaller, who owns Windows.
+	installer = "S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464"
 )
 
 // What of an access mask lets somebody read content, and what change or replace it.

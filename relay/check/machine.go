@@ -43,7 +43,8 @@ func checkAddresses(c *config.Config) (problems, warnings []config.Problem) {
 			problems = append(problems, c.Problem(key, "%s is no address of this machine, which has %s", address,
 				strings.Join(ownAddresses(), ", ")))
 		case errors.Is(err, errno.Forbidden):
-			warnings = append(warnings, c.Problem(key, "%s may not listen on %s: %s", rights.Me(), address, whyForbidden))
+			warnings = append(warnings, c.Problem(key, "%s may not listen on %s: %s", rights.Me(), address,
+				whyForbidden))
 		default:
 			problems = append(problems, c.Problem(key, "%s", err))
 		}

@@ -111,8 +111,9 @@ func TestDiskFindings(t *testing.T) {
 		{disk.Room{Free: 300e6}, nil, codeDiskShort, finding.Fault, "300 MB free"},
 		{disk.Room{Free: 100e9, Files: 1e6, FreeFiles: 900}, nil, codeDiskInodes, finding.Fault, "900 more files"},
 		{disk.Room{Free: 100e9, Files: 1e6, FreeFiles: 9}, nil, codeDiskInodes, finding.Danger, "9 more files"},
-		{disk.Room{Free: 100e9}, func(r *status.Report) { r.Disk = status.Disk{Refuses: true, Problem: "store is full"} },
-			codeDiskRefuses, finding.Danger, "store is full."},
+		{disk.Room{Free: 100e9}, func(r *status.Report) {
+			r.Disk = status.Disk{Refuses: true, Problem: "store is full"}
+		}, codeDiskRefuses, finding.Danger, "store is full."},
 		{disk.Room{Free: 100e9}, func(r *status.Report) { r.Disk = status.Disk{Queued: 8e9, MaxSize: 10e9} },
 			codeQueueNearlyFull, finding.Fault, "8000 MB"},
 	} {

@@ -21,8 +21,8 @@ func onlyOurs(dir string, info fs.FileInfo) error {
 	case err != nil:
 		return fmt.Errorf("data_dir: %w", err)
 	case !r.Trusted():
-		return fmt.Errorf("data_dir %s belongs to %s and postern runs as %s: run it as that user, or give the directory "+
-			"away: icacls \"%s\" /setowner *S-1-5-32-544", dir, r.Owner(), rights.Me(), dir)
+		return fmt.Errorf("data_dir %s belongs to %s and postern runs as %s: run it as that user, or give the "+
+			"directory away: icacls \"%s\" /setowner *S-1-5-32-544", dir, r.Owner(), rights.Me(), dir)
 	case r.Open:
 		return fmt.Errorf("data_dir %s is open to others (%s): %s", dir, r, r.Command("700", dir))
 	}
