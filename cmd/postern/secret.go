@@ -37,7 +37,7 @@ rights of relay.toml still matter.`,
 			if errors.Is(err, dpapi.ErrElsewhere) {
 				return fmt.Errorf("dpapi: %w", err)
 			} else if err != nil {
-				return fmt.Errorf("Windows does not seal the secret: %w", err)
+				return fmt.Errorf("sealing by Windows: %w", err)
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), sealed)
 			return err
