@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -19,6 +20,7 @@ import (
 	"postern/internal/places"
 	"postern/internal/rights"
 	"postern/relay/config"
+	relaystore "postern/relay/store"
 )
 
 // How the service manager treats the service.
@@ -53,7 +55,11 @@ func (a *app) installService() error {
 	if err := rights.ForService(places.Etc(), false); err != nil {
 		return err
 	}
-	if err := rights.ForService(serviceData(path), true); err != nil {
+	data, err := serviceData(path)
+	if err != nil {
+		return err
+	}
+	if err := rights.ForService(data, true); err != nil {
 		return err
 	}
 	s, err := register(m, program, path)
@@ -84,13 +90,33 @@ func (a *app) serviceConfig() (string, error) {
 	return filepath.Join(places.Etc(), "relay.toml"), nil
 }
 
-// serviceData is the data_dir of a configuration, if there is one yet. The directory of another relay.toml than the
-// usual one is left to who made it.
-func serviceData(path string) string {
-	if c, err := config.Read(path); err == nil {
-		return c.DataDir
+// serviceData is the data_dir of a configuration, if there is one yet. Its rights are about to be changed, so it must not
+// be named by others, and have nothing in it but a store. The directory of another relay.toml than the usual one is left
+// to who made it.
+func serviceData(path string) (string, error) {
+	c, err := config.Read(path)
+	if err != nil {
+		return places.DataDir(), nil // postern check says what is wrong
 	}
-	return places.DataDir()
+	r, err := rights.Of(path)
+	switch {
+	case err != nil:
+		return "", err
+	case !r.Trusted():
+		return "", fmt.Errorf("%s belongs to %s, who is no administrator: look at it and write it anew", path, r.Owner())
+	case r.AnyoneWrites:
+		return "", fmt.Errorf("%s can be changed by others (%s), run: %s", path, r, r.Command("", path))
+	}
+	names, err := os.ReadDir(c.DataDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	isStore := func(d fs.DirEntry) bool { return d.Name() == relaystore.FileName || d.Name() == relaystore.LockName }
+	if len(names) > 0 && !slices.ContainsFunc(names, isStore) {
+		return "", fmt.Errorf("%s: data_dir: there are files in %s, and none is of Postern: name a directory of its own",
+			path, c.DataDir)
+	}
+	return c.DataDir, nil
 }
 
 func manager() (*mgr.Mgr, error) {
