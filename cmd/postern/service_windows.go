@@ -90,9 +90,9 @@ func (a *app) serviceConfig() (string, error) {
 	return filepath.Join(places.Etc(), "relay.toml"), nil
 }
 
-// serviceData is the data_dir of a configuration, if there is one yet. Its rights are about to be changed, so it must not
-// be named by others, and have nothing in it but a store. The directory of another relay.toml than the usual one is left
-// to who made it.
+// serviceData is the data_dir of a configuration, if there is one yet. Its rights are about to be changed, so it must
+// not be named by others, and have nothing in it but a store. The directory of another relay.toml than the usual one is
+// left to who made it.
 func serviceData(path string) (string, error) {
 	c, err := config.Read(path)
 	if err != nil {
@@ -103,7 +103,8 @@ func serviceData(path string) (string, error) {
 	case err != nil:
 		return "", err
 	case !r.Trusted():
-		return "", fmt.Errorf("%s belongs to %s, who is no administrator: look at it and write it anew", path, r.Owner())
+		return "", fmt.Errorf("%s belongs to %s, who is no administrator: look at it and write it anew", path,
+			r.Owner())
 	case r.AnyoneWrites:
 		return "", fmt.Errorf("%s can be changed by others (%s), run: %s", path, r, r.Command("", path))
 	}
@@ -113,8 +114,8 @@ func serviceData(path string) (string, error) {
 	}
 	isStore := func(d fs.DirEntry) bool { return d.Name() == relaystore.FileName || d.Name() == relaystore.LockName }
 	if len(names) > 0 && !slices.ContainsFunc(names, isStore) {
-		return "", fmt.Errorf("%s: data_dir: there are files in %s, and none is of Postern: name a directory of its own",
-			path, c.DataDir)
+		return "", fmt.Errorf("%s: data_dir: there are files in %s, and none is of Postern: name a directory of "+
+			"its own", path, c.DataDir)
 	}
 	return c.DataDir, nil
 }
@@ -153,8 +154,8 @@ func register(m *mgr.Mgr, program, path string) (*mgr.Service, error) {
 	return s, nil
 }
 
-// settle says that it starts after what Windows itself needs, what happens when it fails, and how long a shutdown waits
-// for it.
+// settle says that it starts after what Windows itself needs, what happens when it fails, and how long a shutdown
+// waits for it.
 func settle(s *mgr.Service) error {
 	wait, late := uint32(shutdownWait.Milliseconds()), uint32(1)
 	return errors.Join(windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO,
