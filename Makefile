@@ -7,7 +7,8 @@ BENCHFLAGS ?=
 # syntax: what Go's rules for pointers say of it is not ours to find out, at five times the cost.
 RACE = GORACE=atexit_sleep_ms=20 $(GO) test -race -parallel 4 -gcflags=modernc.org/...=-d=checkptr=0
 
-.PHONY: help build packages image chart demo test check bench bench-quick bench-postgres bench-tools docs pictures fuzz clean
+.PHONY: help build packages image chart demo test test-wine check bench bench-quick bench-postgres bench-tools docs pictures \
+	fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +16,7 @@ help: ## this list
 build: ## bin/postern, static, which signs by Go's RSA; packages have libcrypto's
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/postern ./cmd/postern
 
-packages: docs ## dist/: deb, rpm and apk for amd64 and arm64, what is in them, SHA256SUMS
+packages: docs ## dist/: deb, rpm and apk for amd64 and arm64, an MSI for Windows, what is in them, SHA256SUMS
 	./scripts/packages
 
 image: ## dist/: the container image for amd64 and arm64, an OCI archive
@@ -33,6 +34,9 @@ test: ## vet and all tests with the race detector; installs the clients they use
 	$(GO) vet ./...
 	$(RACE) -timeout 15m ./...
 	if [ -f /usr/include/openssl/evp.h ] || [ "$$CI" = true ]; then $(RACE) -tags openssl ./relay/sign; fi
+
+test-wine: ## program, service and package for Windows, as far as Wine goes (Debian: wine, wine64, wixl, msitools)
+	./scripts/test-wine
 
 check: ## gofmt, vet, sizes and copies, staticcheck, govulncheck
 	./scripts/check

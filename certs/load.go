@@ -9,12 +9,12 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"postern/internal/rights"
 	"postern/internal/textfile"
 )
 
@@ -196,14 +196,14 @@ func fingerprint(c *x509.Certificate) string {
 // readPrivate reads a file that not everybody may be able to read. With that error it still returns the content, so
 // that all faults are found at once.
 func readPrivate(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+	r, err := rights.Of(path)
 	if err != nil {
 		return nil, textfile.Unusable(path, err)
 	}
-	if info.Mode().Perm()&0o004 != 0 {
+	if r.AnyoneReads {
 		data, _ := textfile.Bounded(path, maxFile)
-		return data, fmt.Errorf("the private key in %s can be read by every user of this machine (mode %04o), run: "+
-			"chmod o-rwx %s", path, info.Mode().Perm(), path)
+		return data, fmt.Errorf("the private key in %s can be read by every user of this machine (%s), run: %s", path,
+			r, r.Command("o-rwx", path))
 	}
 	return textfile.Bounded(path, maxFile)
 }

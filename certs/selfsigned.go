@@ -20,6 +20,9 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"postern/internal/disk"
+	"postern/internal/rights"
 )
 
 // Self-signed certificates live for 825 days, the most that Apple's systems accept for a server certificate
@@ -97,7 +100,7 @@ func renewalDue(o *Options, s *set, now time.Time) bool {
 // makeSelfSigned writes new certificates. Each file is complete on disk before it gets its name, and the trust file
 // comes last: a crash in between leaves files that work and are renewed together at the next start.
 func makeSelfSigned(o *Options, now time.Time) error {
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+	if err := rights.MkdirAll(o.Dir); err != nil {
 		return fmt.Errorf("make the directory of the self-signed certificate: %w", err)
 	}
 	certificates, err := SelfSigned(o.names(), now)
@@ -205,13 +208,5 @@ func writeFile(path string, data []byte, mode os.FileMode) error {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return disk.SyncDir(filepath.Dir(path))
 }

@@ -7,9 +7,10 @@ import (
 	netmail "net/mail"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	"postern/internal/testkit/cputime"
 )
 
 // judge reads and rewrites a header, and proves that what is left reads the same and stays as it is.
@@ -399,11 +400,11 @@ var lenientDecoder = &mime.WordDecoder{CharsetReader: func(string, io.Reader) (i
 // processorTime is what this process has used so far. What else the machine does is not in it.
 func processorTime(t *testing.T) time.Duration {
 	t.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+	used, err := cputime.Used()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	return used
 }
 
 // TestCanonicalAuthorsCost: the work grows no faster than the field, whatever it is made of.

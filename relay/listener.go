@@ -11,10 +11,10 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"syscall"
 
 	"postern/auth"
 	"postern/certs"
+	"postern/internal/errno"
 	"postern/internal/textfile"
 	"postern/relay/check"
 	"postern/relay/config"
@@ -90,8 +90,8 @@ func (ls *listeners) openNew(c *config.Config) ([]*listener, error) {
 			var err error
 			if socket, err = net.Listen("tcp", block.Address); err != nil {
 				closeAll(opened)
-				if errors.Is(err, syscall.EACCES) {
-					err = fmt.Errorf("%w: %s", err, check.LowPorts)
+				if errors.Is(err, errno.Forbidden) {
+					err = fmt.Errorf("%w: %s", err, check.WhyForbidden)
 				}
 				return nil, fmt.Errorf("listener %s: %w", block.Name, err)
 			}

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -28,6 +27,7 @@ import (
 	"postern/auth"
 	"postern/certs"
 	"postern/certs/acme"
+	"postern/internal/rights"
 	"postern/operate"
 	"postern/policy"
 	"postern/relay/config"
@@ -276,7 +276,7 @@ func (s *Server) shareCertificates() {
 }
 
 func newSpool(dir string) (*spool.Spool, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := rights.MkdirAll(dir); err != nil {
 		return nil, err
 	}
 	return spool.New(spool.Options{Dir: dir})

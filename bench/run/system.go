@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package run measures Postern beside Postfix, in turn: the same duties, machine, load and sink. It starts private
 // instances in a temporary directory, on loopback, and ends what it started.
 //

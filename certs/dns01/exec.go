@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"syscall"
 	"time"
 )
 
@@ -50,9 +49,7 @@ func (e *Exec) run(ctx context.Context, verb, name, value string) error {
 	args := append(e.Command[1:len(e.Command):len(e.Command)], verb, name, value)
 	cmd := exec.CommandContext(ctx, e.Command[0], args...)
 	cmd.WaitDelay = execGrace
-	// Its own group, which ends with it: a script that is killed leaves what it waited for.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	killAll(cmd) // a script that is killed leaves what it waited for
 	// Not our whole environment: it has the secrets that relay.toml names by env:NAME.
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "LANG=C",
 		"POSTERN_ACME_NAME=" + name, "POSTERN_ACME_VALUE=" + value}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -29,11 +30,29 @@ type app struct {
 	etc        string // where the service's files are
 	wide       bool   // tables are not wrapped
 
+	events  func(config.Log) slog.Handler // the log of the service on Windows; nil: it goes to standard error
+	started func()                        // called when serve accepts mail; nil: nobody asks
+
 	poll          time.Duration  // relay.Options.Poll of serve
 	dns           keyring.Lookup // for DKIM keys; nil: nobody can look
 	yield         func()         // lowers the priority of this process; nil: it stays
 	work          int            // to try the passphrase of a backup; 0: as much as is usual
 	authorityPort uint16         // of the name servers that `postern dns` asks; 0: 53
+}
+
+// logger is that of the service manager where it runs us, or writes to w.
+func (a *app) logger(w io.Writer, c config.Log) *slog.Logger {
+	if a.events != nil {
+		return slog.New(a.events(c))
+	}
+	return newLogger(w, c)
+}
+
+// ready tells the service manager that mail is accepted.
+func (a *app) ready() {
+	if a.started != nil {
+		a.started()
+	}
 }
 
 // store is the running daemon's store; with SQLite that is the same file.

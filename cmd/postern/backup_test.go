@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -242,7 +244,7 @@ func TestBackupWithPassphrase(t *testing.T) {
 	right, wrong := l.file("pw", "a passphrase\nand more\n"), l.file("wrong", "\n")
 	file := filepath.Join(l.dir, "b")
 	backup := func(args ...string) error {
-		root := rootCommandOf(&app{etc: etc, work: 10})
+		root := rootCommandOf(&app{etc: t.TempDir(), work: 10})
 		root.SetIn(strings.NewReader(""))
 		root.SetOut(io.Discard)
 		root.SetArgs(append([]string{"backup", file, "--config", l.config}, args...))

@@ -200,7 +200,7 @@ func (d *demo) prepare() (conf *tls.Config, err error) {
 	d.secret = auth.GeneratePassword()
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair[0].Certificate[0]})
 	for name, text := range map[string][]byte{demoCA: ca, demoSecret: []byte(d.secret)} {
-		if err := os.WriteFile(filepath.Join(d.dir, name), text, 0o600); err != nil {
+		if err := writeNew(filepath.Join(d.dir, name), string(text)); err != nil {
 			return nil, err
 		}
 	}
@@ -282,7 +282,7 @@ func (d *demo) startRelay(ctx context.Context) error {
 // writeConfig writes a configuration into a directory.
 func writeConfig(dir, text string) (*config.Config, error) {
 	path := filepath.Join(dir, "relay.toml")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	if err := writeNew(path, text); err != nil {
 		return nil, err
 	}
 	return config.Load(path)

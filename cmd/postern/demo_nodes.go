@@ -17,6 +17,7 @@ import (
 
 	"postern/internal/child"
 	"postern/internal/pgserver"
+	"postern/internal/rights"
 	"postern/relay/config"
 	"postern/relay/queue"
 )
@@ -81,7 +82,7 @@ func (d *demoPair) startNodes(ctx context.Context) error {
 	key := make([]byte, 32)
 	rand.Read(key)
 	text := base64.StdEncoding.EncodeToString(key)
-	if err := os.WriteFile(filepath.Join(d.dir, "nodes.key"), []byte(text), 0o600); err != nil {
+	if err := writeNew(filepath.Join(d.dir, "nodes.key"), text); err != nil {
 		return err
 	}
 	for _, n := range []*demoNode{d.a, d.b} {
@@ -104,7 +105,7 @@ func (d *demoPair) startNodes(ctx context.Context) error {
 
 func (d *demoPair) configureNode(n *demoNode) error {
 	n.dir = filepath.Join(d.dir, n.name)
-	if err := os.Mkdir(n.dir, 0o700); err != nil {
+	if err := rights.Mkdir(n.dir); err != nil {
 		return err
 	}
 	var addresses []any

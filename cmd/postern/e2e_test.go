@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/places"
 	"postern/internal/testkit"
 	"postern/relay/capture"
 )
@@ -24,7 +25,7 @@ func TestMain(m *testing.M) {
 		if err != nil {
 			panic(err)
 		}
-		os.Exit(run(rootCommandOf(&app{etc: etc, poll: poll}), os.Args[1:]))
+		os.Exit(run(rootCommandOf(&app{etc: places.Etc(), poll: poll}), os.Args[1:]))
 	}
 	os.Exit(testkit.Main(m))
 }

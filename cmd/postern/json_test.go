@@ -30,6 +30,8 @@ var silent = []string{
 	"postern console role", "postern console disable", "postern console enable", "postern console remove",
 	"postern token revoke", "postern app-password revoke", "postern app-password forget",
 	"postern help", "postern completion",
+	"postern secret protect", "postern service install", "postern service remove", "postern service start",
+	"postern service stop",
 }
 
 // Every command that shows something shows it to machines too. A new one has --json or stands above.

@@ -13,14 +13,17 @@ import (
 
 // newLogger writes each record as one line in which nothing is invisible, whatever outsiders have written: neither
 // controls nor marks that turn text around.
-func newLogger(w io.Writer, c config.Log) *slog.Logger {
+func newLogger(w io.Writer, c config.Log) *slog.Logger { return slog.New(newHandler(w, c, nil)) }
+
+// newHandler is newLogger's, with slog's ReplaceAttr.
+func newHandler(w io.Writer, c config.Log, replace func([]string, slog.Attr) slog.Attr) slog.Handler {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(c.Level)) // config.Load has checked it
-	o := &slog.HandlerOptions{Level: level}
+	o := &slog.HandlerOptions{Level: level, ReplaceAttr: replace}
 	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(visibleJSON{w}, o))
+		return slog.NewJSONHandler(visibleJSON{w}, o)
 	}
-	return slog.New(slog.NewTextHandler(w, o)) // which quotes what is not printable
+	return slog.NewTextHandler(w, o) // which quotes what is not printable
 }
 
 // visibleJSON escapes in lines of JSON what is not printable and JSON lets stand: DEL, C1, direction marks. That is

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"postern/internal/places"
 	"postern/relay"
 	"postern/relay/dnscheck"
 )
@@ -26,6 +28,9 @@ const (
 func main() {
 	a := newApp()
 	a.yield = yieldToMail
+	if code, is := runAsService(a, os.Args[1:]); is {
+		os.Exit(code)
+	}
 	os.Exit(run(rootCommandOf(a), os.Args[1:]))
 }
 
@@ -33,6 +38,11 @@ func main() {
 func run(root *cobra.Command, args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	return runIn(ctx, root, args)
+}
+
+// runIn is run until ctx ends.
+func runIn(ctx context.Context, root *cobra.Command, args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -78,10 +88,7 @@ func wrongUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error { return usage(cmd, check(cmd, args)) }
 }
 
-// etc is where packages and deploy/ have the files of the service.
-const etc = "/etc/postern"
-
-func newApp() *app { return &app{etc: etc, poll: relay.Poll, dns: dnscheck.KeyLookup{}} }
+func newApp() *app { return &app{etc: places.Etc(), poll: relay.Poll, dns: dnscheck.KeyLookup{}} }
 
 func rootCommand() *cobra.Command { return rootCommandOf(newApp()) }
 
@@ -120,11 +127,12 @@ Try it without any configuration:  postern demo`,
 		}
 		return app.loadEnv(cmd)
 	}
+	service := filepath.Join(places.Etc(), "relay.toml")
 	root.PersistentFlags().StringVar(&app.configPath, "config", "",
-		"configuration `file` (default $POSTERN_CONFIG, ./relay.toml, /etc/postern/relay.toml)")
+		"configuration `file` (default $POSTERN_CONFIG, ./relay.toml, "+service+")")
 	root.PersistentFlags().StringVar(&app.envFile, "env-file", "",
-		"`file` with NAME=value for secrets named env:NAME, as systemd reads it (default /etc/postern/env, with "+
-			"/etc/postern/relay.toml)")
+		"`file` with NAME=value for secrets named env:NAME, as systemd reads it (default "+
+			filepath.Join(places.Etc(), "env")+", with "+service+")")
 	root.PersistentFlags().BoolVar(&app.wide, "wide", false, "do not wrap tables to the width of the terminal")
 	root.AddCommand(
 		app.demoCommand(), app.setupCommand(), app.serveCommand(), app.checkCommand(),
@@ -137,6 +145,7 @@ Try it without any configuration:  postern demo`,
 		versionCommand(), changesCommand(), completionCommand(),
 		app.consoleCommand(), app.tokenCommand(), app.auditCommand(), app.storeCommand(), app.nodeCommand(),
 		app.backupCommand(), app.restoreCommand(),
+		app.secretCommand(), app.serviceCommand(),
 	)
 	for _, c := range root.Commands() {
 		requireSubcommand(c)

@@ -24,7 +24,7 @@ const defaultAdmin = "127.0.0.1:8587"
 
 // sayReady is `status --ready`.
 func (a *app) sayReady(cmd *cobra.Command) error {
-	answer, err := a.ready(cmd.Context())
+	answer, err := a.readiness(cmd.Context())
 	if err != nil {
 		return err
 	}
@@ -32,8 +32,8 @@ func (a *app) sayReady(cmd *cobra.Command) error {
 	return err
 }
 
-// ready returns what /readyz says first, or an error with it: for who has no HTTP client, such as a container.
-func (a *app) ready(ctx context.Context) (string, error) {
+// readiness returns what /readyz says first, or an error with it: for who has no HTTP client, such as a container.
+func (a *app) readiness(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
 	c, err := a.read()

@@ -25,14 +25,14 @@ func (a *app) serveCommand() *cobra.Command {
 		Short: "Run the relay",
 		Long: `Run the relay until SIGTERM, which lets transactions and attempts end. SIGHUP, or a change of the
 configuration file, loads the configuration again: it is validated whole and swapped, and a bad one
-changes nothing.`,
+changes nothing. On Windows Ctrl-C, or the service manager, does what SIGTERM does.`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.load()
 			if err != nil {
 				return err
 			}
-			log := newLogger(cmd.ErrOrStderr(), c.Log)
+			log := a.logger(cmd.ErrOrStderr(), c.Log)
 			for _, w := range check.Warnings(c, time.Now()) {
 				log.Warn("configuration: " + w.String())
 			}
@@ -47,7 +47,7 @@ changes nothing.`,
 				Logger: log,
 				Load:   func() (*config.Config, error) { return config.Load(path) },
 				DNS:    a.dns,
-				Ready:  func() { notify(daemon.SdNotifyReady) }, Version: readBuild().Version,
+				Ready:  func() { notify(daemon.SdNotifyReady); a.ready() }, Version: readBuild().Version,
 				Inherited: sockets, HandOver: func(all []net.Listener) { handOver(log, all) },
 			})
 			if err != nil {

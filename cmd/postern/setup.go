@@ -18,6 +18,9 @@ import (
 	"golang.org/x/term"
 
 	"postern/certs"
+	"postern/internal/howto"
+	"postern/internal/places"
+	"postern/internal/rights"
 	"postern/operate"
 	"postern/relay/check"
 	"postern/relay/config"
@@ -123,7 +126,7 @@ func (s setupRun) run(given map[string]string, yes bool) error {
 func (a *app) newConfig() (string, error) {
 	path, err := a.path()
 	switch {
-	case err != nil && os.Geteuid() == 0 && isDir(a.etc):
+	case err != nil && rights.Administrator() && isDir(a.etc):
 		path = filepath.Join(a.etc, "relay.toml")
 	case err != nil:
 		path = "relay.toml"
@@ -147,8 +150,8 @@ func dataDirFor(path, given string) string {
 	switch {
 	case given != "":
 		return given
-	case filepath.Dir(path) == etc:
-		return "/var/lib/postern"
+	case filepath.Dir(path) == places.Etc():
+		return places.DataDir()
 	}
 	return "data"
 }
@@ -265,7 +268,7 @@ func writeSetup(path string, answers *setup.Answers) (err error) {
 }
 
 func writeNew(path, text string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := rights.Create(path)
 	if err != nil {
 		return err
 	}
@@ -335,7 +338,7 @@ func (s setupRun) doctorArgs() []string {
 // makeFirst makes the data directory, the certificate, the first account, and keys where we may sign.
 func (a *app) makeFirst(ctx context.Context, c *config.Config, answers *setup.Answers) (
 	card operate.DeviceCard, keys []operate.Key, err error) {
-	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+	if err := rights.MkdirAll(c.DataDir); err != nil {
 		return card, nil, err
 	}
 	if _, err := certs.New(c.CertOptions(slog.New(slog.DiscardHandler))); err != nil {
@@ -379,7 +382,7 @@ func leftToDo(c *config.Config, answers *setup.Answers, keys []operate.Key, test
 		add("Mend what the examination above calls a danger, the DNS of the domain with the records that this shows: "+
 			"postern dns %s", answers.Domain)
 	}
-	add("Start it: postern serve, or as a service: systemctl enable --now postern")
+	add("Start it: postern serve, or as a service: " + howto.Enable)
 	add("When it runs: postern doctor, and postern console invite NAME --role admin")
 	return left
 }

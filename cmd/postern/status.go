@@ -7,11 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"postern/internal/errno"
 	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/monitor"
@@ -72,7 +72,7 @@ func askStatus(ctx context.Context, c *config.Config) (*status.Report, error) {
 	if err == nil {
 		return r, nil
 	}
-	gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+	gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, errno.Refused)
 	switch {
 	case gone && !relaystore.Serving(relaystore.Of(c)):
 		return monitor.StatusAlone(ctx, c), nil

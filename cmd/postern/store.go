@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postern/internal/howto"
 	"postern/relay/config"
 	relaystore "postern/relay/store"
 )
@@ -78,12 +79,12 @@ func printMigration(cmd *cobra.Command, m *relaystore.Migration, check bool, fro
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), `Moved %s from %s to %s. Both were read, and are the same.
 
 Next:
-  mv %s %s
+  %s %s %s
   postern check
-  systemctl start postern
+  %s
 
 %s keeps what it had, and refuses to be used. Delete it once you trust the new place.
-`, what, m.From, m.To, to, from, m.From)
+`, what, m.From, m.To, howto.Move, to, from, howto.Start, m.From)
 	return err
 }
 
@@ -129,7 +130,7 @@ place since is sent once more, and what has changed there is not here.`,
 // stopFirst says what to do where a daemon is in the way.
 func stopFirst(err error) error {
 	if errors.Is(err, relaystore.ErrLocked) || errors.Is(err, relaystore.ErrNodeLives) {
-		return fmt.Errorf("%w; stop Postern first: systemctl stop postern", err)
+		return fmt.Errorf("%w; stop Postern first: %s", err, howto.Stop)
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postern/internal/rights"
 	"postern/operate"
 )
 
@@ -148,7 +149,7 @@ func sayImported(cmd *cobra.Command, flags importFlags, v operate.Imported) erro
 
 // writeResult writes passwords to a file that was not there, for its owner alone.
 func writeResult(path string, passwords []operate.Credential) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := rights.Create(path)
 	if errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("%s exists already: passwords are written to a new file", path)
 	}

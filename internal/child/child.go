@@ -10,9 +10,10 @@ import (
 
 // Process is a program that was started.
 type Process struct {
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
-	err  error         // of Wait; read after done
+	cmd   *exec.Cmd
+	group group
+	done  chan struct{} // closed when it has ended
+	err   error         // of Wait; read after done
 }
 
 // Start starts a command, in a process group of its own: what a terminal sends to us is not sent to it. When we end, if
@@ -22,7 +23,7 @@ func Start(cmd *exec.Cmd, death syscall.Signal) (*Process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = new(syscall.SysProcAttr)
 	}
-	cmd.SysProcAttr.Pdeathsig, cmd.SysProcAttr.Setpgid = death, true
+	ownGroup(cmd.SysProcAttr, death)
 	started := make(chan error)
 	go p.run(started)
 	if err := <-started; err != nil {
@@ -37,6 +38,9 @@ func (p *Process) run(started chan<- error) {
 	defer runtime.UnlockOSThread()
 	defer close(p.done)
 	err := p.cmd.Start()
+	if err == nil {
+		err = p.group.hold(p.cmd.Process)
+	}
 	started <- err
 	if err == nil {
 		p.err = p.cmd.Wait()
@@ -56,7 +60,7 @@ func (p *Process) Err() error {
 }
 
 // Signal sends a signal; os.ErrProcessDone if it has ended.
-func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
+func (p *Process) Signal(s syscall.Signal) error { return signal(p.cmd.Process, s) }
 
 // End asks it to end with a signal, kills it with all that it started if it still runs after limit, and returns when it
 // is gone.
@@ -76,7 +80,7 @@ func (p *Process) Kill() {
 	select {
 	case <-p.done:
 	default: // its process group is still its own
-		_ = syscall.Kill(-p.Pid(), syscall.SIGKILL)
+		p.group.kill(p.cmd.Process)
 		<-p.done
 	}
 }

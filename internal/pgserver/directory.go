@@ -8,41 +8,16 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 )
-
-// ErrMissing is what there is where no server can be run.
-var ErrMissing = errors.New("no PostgreSQL server is installed on this machine; " +
-	"on Debian and Ubuntu: apt install postgresql")
-
-// Tool returns the path of one of PostgreSQL's programs, of its newest version, or ErrMissing. Debian has them where
-// nobody looks.
-func Tool(name string) (string, error) {
-	paths, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
-	version := func(path string) int {
-		n, _ := strconv.Atoi(strings.Split(path, "/")[4])
-		return n
-	}
-	if len(paths) > 0 {
-		return slices.MaxFunc(paths, func(a, b string) int { return version(a) - version(b) }), nil
-	}
-	path, err := exec.LookPath(name)
-	if err != nil {
-		return "", ErrMissing
-	}
-	return path, nil
-}
 
 // Directory is the place of a server: its data and its socket. PostgreSQL refuses to run as root, so that for root it
 // is another user's.
 type Directory struct {
 	Path  string
-	Owner *syscall.Credential // nil: we
+	Owner *credential // nil: we
 }
 
 // NewDirectory makes one in parent; "": in the one for temporary files. Its path is short, as that of a socket has to
@@ -62,23 +37,6 @@ func NewDirectory(parent, pattern string) (*Directory, error) {
 		return nil, errors.Join(err, os.Remove(d.Path))
 	}
 	return d, nil
-}
-
-// unprivileged is the user that PostgreSQL's packages make, or else the one for what is to own nothing.
-func unprivileged() (*syscall.Credential, error) {
-	u, err := user.Lookup("postgres")
-	if err != nil {
-		u, err = user.Lookup("nobody")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("PostgreSQL does not run as root: %w", err)
-	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		return nil, err
-	}
-	gid, err := strconv.ParseUint(u.Gid, 10, 32)
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, err
 }
 
 // Data is where the server has its files.
@@ -127,7 +85,7 @@ func (d *Directory) Command(path string, args ...string) *exec.Cmd {
 	cmd := exec.Command(path, args...)
 	cmd.Dir = d.Path
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"} // nothing of PGHOST and its like
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: d.Owner}
+	runAs(cmd, d.Owner)
 	return cmd
 }
 

@@ -12,9 +12,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
+	"postern/internal/disk"
+	"postern/internal/filelock"
 	"postern/internal/pgserver"
 )
 
@@ -28,8 +29,7 @@ const (
 // inMemory returns a directory in memory for a server with many small databases, which are made and dropped there in a
 // tenth of the time; "", for the usual one, where there is little.
 func inMemory() string {
-	var about syscall.Statfs_t
-	if syscall.Statfs(memory, &about) != nil || int64(about.Bavail)*about.Bsize < memoryFree {
+	if room, err := disk.Of(memory); err != nil || room.Free < memoryFree {
 		return ""
 	}
 	return memory
@@ -95,7 +95,7 @@ func sweep() {
 		if err != nil {
 			continue
 		}
-		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+		if filelock.Try(f) == nil {
 			(&pgDirectory{Directory: &pgserver.Directory{Path: filepath.Dir(path)}, lock: f}).remove()
 		} else {
 			f.Close()
@@ -104,11 +104,11 @@ func sweep() {
 }
 
 func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|noFollow, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+	if err := filelock.Wait(f); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -182,14 +182,14 @@ func (d *pgDirectory) pack(path string) (err error) {
 }
 
 func (d *pgDirectory) unpack(path string) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	f, err := os.OpenFile(path, os.O_RDONLY|noFollow, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	if about, err := f.Stat(); err != nil {
 		return err
-	} else if about.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
+	} else if !isOurs(about) {
 		return fmt.Errorf("%s is somebody else's: remove it", path)
 	}
 	if err := d.Mkdir(d.Data()); err != nil {

@@ -6,11 +6,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"postern/internal/pgserver"
 )
@@ -72,12 +69,12 @@ func (s *pgServer) kill() {
 		return
 	}
 	pid := s.process.Pid()
-	syscall.Kill(pid, syscall.SIGSTOP) // it starts no other
+	halt(pid) // it starts no other
 	children := childrenOf(pid)
 	for _, child := range children {
-		syscall.Kill(child, syscall.SIGKILL)
+		kill(child)
 	}
-	syscall.Kill(pid, syscall.SIGKILL)
+	kill(pid)
 	<-s.process.done
 	for _, child := range children {
 		waitGone(child)
@@ -103,7 +100,7 @@ func (s *pgServer) cleanup() {
 func (s *pgServer) end() {
 	if s.running() {
 		s.process.Signal(pgserver.EndSignal)
-		s.process.Signal(syscall.SIGCONT) // a test may have stopped it
+		s.process.Signal(goOn) // a test may have stopped it
 		if s.process.Wait(stopTime) != nil {
 			s.kill()
 		}
@@ -166,8 +163,5 @@ func removeSegment(data string) {
 	if err != nil {
 		return
 	}
-	var about unix.SysvShmDesc
-	if _, err := unix.SysvShmCtl(id, unix.IPC_STAT, &about); err == nil && about.Nattch == 0 {
-		unix.SysvShmCtl(id, unix.IPC_RMID, nil)
-	}
+	removeMemory(id)
 }

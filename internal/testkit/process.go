@@ -242,8 +242,8 @@ func (p *Process) Wait(limit time.Duration) error {
 func (p *Process) cleanup() {
 	select {
 	case <-p.done:
-	default: // its process group is still its own
-		syscall.Kill(-p.Pid(), syscall.SIGKILL)
+	default:
+		p.Process.Kill()
 		<-p.done
 	}
 	log := p.Log()

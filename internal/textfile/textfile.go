@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+
+	"postern/internal/rights"
 )
 
 // ErrUTF16 says what to do about a file that another encoding was chosen for.
@@ -86,8 +88,8 @@ func Unusable(path string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		msg = "does not exist, create it or correct the path"
 	case errors.Is(err, fs.ErrPermission):
-		msg = fmt.Sprintf("cannot be read by the user that runs this command (uid %d), change its owner or group",
-			os.Getuid())
+		msg = fmt.Sprintf("cannot be read by the user that runs this command (%s), change its owner or group",
+			rights.Me())
 	case pathError != nil:
 		msg += pathError.Err.Error()
 	default:

@@ -20,6 +20,7 @@ import (
 
 	"postern/auth"
 	"postern/certs"
+	"postern/internal/disk"
 	"postern/relay/config"
 	"postern/relay/seal"
 	"postern/relay/store"
@@ -244,7 +245,7 @@ func (o *Options) write(ctx context.Context, dir string, m *Manifest, files []fi
 		return err
 	}
 	o.step("sync directory")
-	return store.SyncDir(filepath.Dir(o.File))
+	return disk.SyncDir(filepath.Dir(o.File))
 }
 
 // writer ends when its context does.

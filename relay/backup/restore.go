@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"postern/auth"
+	"postern/internal/disk"
 	"postern/relay/config"
 	"postern/relay/seal"
 	"postern/relay/store"
@@ -156,7 +157,7 @@ func write(path string, r io.Reader) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	return errors.Join(err, f.Close(), store.SyncDir(filepath.Dir(path)))
+	return errors.Join(err, f.Close(), disk.SyncDir(filepath.Dir(path)))
 }
 
 // key sees to it that the key in dir is the one that opens what is sealed in the store.

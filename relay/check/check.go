@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/certs"
+	"postern/internal/rights"
 	"postern/mail"
 	"postern/policy"
 	"postern/relay/config"
@@ -81,9 +82,9 @@ func Warnings(c *config.Config, now time.Time) []config.Problem {
 			}
 		}
 	}
-	if info, err := os.Stat(c.DataDir); err == nil && info.Mode().Perm()&0o055 != 0 {
-		add("data_dir", "%s is open to other users of this machine (mode %04o); run: chmod 700 %s", c.DataDir,
-			info.Mode().Perm(), c.DataDir)
+	if r, err := rights.Of(c.DataDir); err == nil && r.Open {
+		add("data_dir", "%s is open to other users of this machine (%s); run: %s", c.DataDir, r,
+			r.Command("700", c.DataDir))
 	}
 	warnings = slices.Concat(warnings, checkAutoconfig(c, now), checkRoom(c), silentLogins(c, known))
 	for i, u := range c.Upstreams {

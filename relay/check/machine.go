@@ -10,11 +10,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"postern/auth"
+	"postern/internal/disk"
+	"postern/internal/errno"
+	"postern/internal/howto"
+	"postern/internal/rights"
 	"postern/policy"
 	"postern/relay/config"
 	"postern/relay/keyring"
@@ -25,10 +26,6 @@ import (
 
 // What a configuration meets on this machine: addresses, rights, room, and the accounts and keys of the store.
 
-// LowPorts says what a port below 1024 needs.
-const LowPorts = "ports below 1024 need root, a service with AmbientCapabilities=CAP_NET_BIND_SERVICE as in " +
-	"deploy/postern.service, or in a container the sysctl net.ipv4.ip_unprivileged_port_start=0"
-
 // checkAddresses says which addresses could not be bound. A running daemon holds its own addresses. A missing right is
 // a warning: check may run as another user than serve.
 func checkAddresses(c *config.Config) (problems, warnings []config.Problem) {
@@ -37,17 +34,17 @@ func checkAddresses(c *config.Config) (problems, warnings []config.Problem) {
 		err := tryBind(address)
 		switch {
 		case err == nil:
-		case errors.Is(err, syscall.EADDRINUSE) && serving:
-		case errors.Is(err, syscall.EADDRINUSE):
+		case errors.Is(err, errno.AddressInUse) && serving:
+		case errors.Is(err, errno.AddressInUse):
 			_, port, _ := net.SplitHostPort(address)
 			problems = append(problems, c.Problem(key, "%s is in use by another program; "+
-				"see which: ss -ltnp 'sport = :%s'", address, port))
-		case errors.Is(err, syscall.EADDRNOTAVAIL):
+				"see which: %s", address, howto.Listens(port)))
+		case errors.Is(err, errno.AddressUnavailable):
 			problems = append(problems, c.Problem(key, "%s is no address of this machine, which has %s", address,
 				strings.Join(ownAddresses(), ", ")))
-		case errors.Is(err, syscall.EACCES):
-			warnings = append(warnings, c.Problem(key, "uid %d may not listen on %s: %s", os.Geteuid(), address,
-				LowPorts))
+		case errors.Is(err, errno.Forbidden):
+			warnings = append(warnings, c.Problem(key, "%s may not listen on %s: %s", rights.Me(), address,
+				WhyForbidden))
 		default:
 			problems = append(problems, c.Problem(key, "%s", err))
 		}
@@ -67,37 +64,6 @@ func httpAddresses(c *config.Config) map[string]string {
 	all["autoconfig.address"], all["autoconfig.http_address"] = c.Autoconfig.Listens()
 	maps.DeleteFunc(all, func(_, address string) bool { return address == "" })
 	return all
-}
-
-// tryBind binds an address and lets go of it without listening: it finds who listens there, and stands in nobody's way
-// who is about to.
-func tryBind(address string) error {
-	a, err := net.ResolveTCPAddr("tcp", address)
-	if err != nil {
-		return err
-	}
-	family, to := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: a.Port,
-		Addr: [16]byte(a.AddrPort().Addr().As16())})
-	if ip := a.IP.To4(); ip != nil {
-		family, to = unix.AF_INET, &unix.SockaddrInet4{Port: a.Port, Addr: [4]byte(ip)}
-	}
-	if a.IP == nil { // all interfaces, of both families where there are two
-		to = &unix.SockaddrInet6{Port: a.Port}
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if errors.Is(err, unix.EAFNOSUPPORT) && a.IP == nil {
-		to = &unix.SockaddrInet4{Port: a.Port}
-		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if family == unix.AF_INET6 && a.IP == nil {
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0)
-	}
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-	return unix.Bind(fd, to)
 }
 
 // ownAddresses are those that the interfaces of this machine have.
@@ -121,11 +87,11 @@ func checkRoom(c *config.Config) []config.Problem {
 	if _, err := os.Stat(dir); err != nil {
 		dir = filepath.Dir(dir)
 	}
-	var st unix.Statfs_t
-	if unix.Statfs(dir, &st) != nil {
+	room, err := disk.Of(dir)
+	if err != nil {
 		return nil
 	}
-	free := config.Size(int64(st.Bavail) * int64(st.Bsize))
+	free := config.Size(room.Free)
 	floor := max(c.Store.MinFree, 128<<20)
 	switch {
 	case c.Store.URL.Server(): // the store takes room at the server, and here only mail on its way

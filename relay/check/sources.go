@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"postern/auth"
+	"postern/internal/rights"
 	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/sources"
@@ -40,10 +40,10 @@ func checkSources(c *config.Config) (problems []config.Problem) {
 // unwiseSources warns of password files that others may write, and of claims that anybody may set.
 func unwiseSources(c *config.Config) (warnings []config.Problem) {
 	for i, s := range c.Auth.Sources {
-		if info, err := os.Stat(s.Path); s.Type == config.SourceFile && err == nil && info.Mode().Perm()&0o022 != 0 {
+		if r, err := rights.Of(s.Path); s.Type == config.SourceFile && err == nil && r.OthersWrite {
 			warnings = append(warnings, c.Problem(fmt.Sprintf("auth.source[%d].path", i+1), "%s can be written by "+
-				"others than its owner (mode %04o), who could give themselves an account; run: chmod go-w %s", s.Path,
-				info.Mode().Perm(), s.Path))
+				"others than its owner (%s), who could give themselves an account; run: %s", s.Path, r,
+				r.Command("go-w", s.Path)))
 		}
 		if s.Type == config.SourceOIDC && s.LoginClaim == "email" && isEntra(s.Issuer) {
 			warnings = append(warnings, c.Problem(fmt.Sprintf("auth.source[%d].login_claim", i+1), "is \"email\", "+

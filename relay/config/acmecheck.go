@@ -12,6 +12,7 @@ import (
 
 	"postern/certs/acme"
 	"postern/certs/dns01"
+	"postern/internal/rights"
 	"postern/mail"
 )
 
@@ -210,10 +211,13 @@ func (v acmeValidator) hook(h *Hook) {
 	switch {
 	case err != nil:
 		v.fail(key, "%s cannot be run: %s", h.Command[0], err)
-	case !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0:
-		v.fail(key, "%s is no program, run: chmod +x %s", h.Command[0], h.Command[0])
-	case info.Mode().Perm()&0o002 != 0:
-		v.fail(key, "%s can be changed by every user of this machine (mode %04o), run: chmod o-w %s", h.Command[0],
-			info.Mode().Perm(), h.Command[0])
+	case !isProgram(info):
+		v.fail(key, "%s is no program, %s", h.Command[0], howToMakeProgram(h.Command[0]))
+	default:
+		r, err := rights.OfInfo(h.Command[0], info)
+		if err == nil && r.AnyoneWrites {
+			v.fail(key, "%s can be changed by every user of this machine (%s), run: %s", h.Command[0], r,
+				r.Command("o-w", h.Command[0]))
+		}
 	}
 }

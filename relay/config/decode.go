@@ -11,6 +11,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 
+	"postern/internal/places"
 	"postern/internal/suggest"
 )
 
@@ -263,9 +264,17 @@ func (d *document) lineOf(path string) int {
 func (d *document) fill(v reflect.Value, path string) {
 	eachKey(v, path, func(key string, field reflect.StructField, fv reflect.Value) {
 		if value, ok := field.Tag.Lookup("default"); ok && !d.has(key) && fv.IsZero() {
-			setText(fv, value)
+			setText(fv, here(value))
 		}
 	})
+}
+
+// here is a default on this system: that of data_dir is another one on Windows.
+func here(standard string) string {
+	if standard == "/var/lib/postern" {
+		return places.DataDir()
+	}
+	return standard
 }
 
 // eachKey visits the keys of a table and of those below it, which are no keys themselves, in the order of their fields.

@@ -38,7 +38,8 @@ func Effective(c *Config) []Setting {
 // settings lists the keys of a table.
 func (d *document) settings(table reflect.Value, path string) (all []Setting) {
 	eachKey(table, path, func(key string, field reflect.StructField, v reflect.Value) {
-		s := Setting{Key: key, Written: d.has(key), Default: strings.ReplaceAll(field.Tag.Get("default"), ",", ", ")}
+		s := Setting{Key: key, Written: d.has(key),
+			Default: strings.ReplaceAll(here(field.Tag.Get("default")), ",", ", ")}
 		if s.Written {
 			s.Line = d.lineOf(key)
 		}

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"postern/auth"
+	"postern/internal/dpapi"
+	"postern/internal/rights"
 	"postern/internal/textfile"
 )
 
@@ -17,8 +19,9 @@ const redacted = "[secret]"
 // maxSecret bounds what is read of a secret file, in octets: a token fits, a wrong path does no harm.
 const maxSecret = 64 << 10
 
-// Secret is a password or token: the literal, "env:NAME" for an environment variable, or "file:PATH"
-// for a file, relative to relay.toml, of which one line end at the end does not count. However it is
+// Secret is a password or token: the literal, "env:NAME" for an environment variable, "file:PATH"
+// for a file, relative to relay.toml, of which one line end at the end does not count, or "dpapi:…" for what
+// `postern secret protect` sealed on Windows. However it is
 // printed, logged or marshalled it shows as "[secret]"; Value is the only way to it.
 //
 // The text is behind a pointer because fmt reads the fields of a value for some verbs without asking
@@ -55,7 +58,8 @@ func (s Secret) Value() string {
 // IsSet reports whether the key was given, even as an empty text or one that could not be read.
 func (s Secret) IsSet() bool { return s.text != nil }
 
-// literal reports whether the secret stands in relay.toml itself.
+// literal reports whether the secret stands in relay.toml itself: also one that every program of this machine can have
+// Windows open.
 func (s Secret) literal() bool {
 	ref := s.ref()
 	return ref != "" && !strings.HasPrefix(ref, "env:") && !strings.HasPrefix(ref, "file:")
@@ -95,6 +99,13 @@ func (s Secret) lookUp(dir, what string) (string, error) {
 	}
 	if strings.HasPrefix(s.ref(), "file:") {
 		return fromFile(s.path(dir), what)
+	}
+	if sealed, ok := strings.CutPrefix(s.ref(), dpapi.Prefix); ok {
+		text, err := dpapi.Open(sealed)
+		if err != nil {
+			return "", fmt.Errorf("dpapi:… %w", err)
+		}
+		return usable(string(text), "the text in dpapi:…", what)
 	}
 	if s.ref() == "" {
 		return "", fmt.Errorf(`is empty, write the %s, "env:NAME" or "file:PATH"`, what)
@@ -182,16 +193,16 @@ func (v *validator) pair(table, certName, cert, keyName, key string) bool {
 
 // checkPrivate refuses a file that every user of the machine can read.
 func checkPrivate(path string) error {
-	info, err := os.Stat(path)
+	r, err := rights.Of(path)
 	if err != nil {
 		return textfile.Unusable(path, err)
 	}
-	if info.IsDir() {
+	if r.IsDir {
 		return fmt.Errorf("%s is a directory, write the path of a file", path)
 	}
-	if info.Mode().Perm()&0o004 != 0 {
-		return fmt.Errorf("%s can be read by every user of this machine (mode %04o), run: chmod o-rwx %s", path,
-			info.Mode().Perm(), path)
+	if r.AnyoneReads {
+		return fmt.Errorf("%s can be read by every user of this machine (%s), run: %s", path, r,
+			r.Command("o-rwx", path))
 	}
 	return nil
 }

@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"postern/internal/rights"
 	"postern/internal/textfile"
 	"postern/mail"
 )
@@ -148,13 +148,13 @@ func (v *validator) log() {
 
 // ownFile warns of passwords that everybody on the machine can read.
 func (v *validator) ownFile() {
-	info, err := os.Stat(v.doc.file)
-	if err != nil || info.Mode().Perm()&0o004 == 0 {
+	r, err := rights.Of(v.doc.file)
+	if err != nil || !r.AnyoneReads {
 		return
 	}
 	tell := func(key, before, after string) {
-		v.warn(key, "%s a file that every user of this machine can read (mode %04o)%s run: chmod o-rwx %s, "+
-			"or write env:NAME or file:PATH", before, info.Mode().Perm(), after, v.doc.file)
+		v.warn(key, "%s a file that every user of this machine can read (%s)%s run: %s, "+
+			"or write env:NAME or file:PATH", before, r, after, r.Command("o-rwx", v.doc.file))
 	}
 	if v.Store.Password.literal() {
 		tell("store.password", "stands in", ",")

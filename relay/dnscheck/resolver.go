@@ -168,9 +168,6 @@ func (r *Resolver) send(ctx context.Context, network string, server netip.AddrPo
 	return in, err
 }
 
-// System returns a Resolver that asks the servers of /etc/resolv.conf.
-func System() (*Resolver, error) { return systemOf("/etc/resolv.conf") }
-
 func systemOf(file string) (*Resolver, error) {
 	c, err := dns.ClientConfigFromFile(file)
 	if err != nil {

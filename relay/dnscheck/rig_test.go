@@ -13,12 +13,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 
+	"postern/internal/errno"
 	"postern/relay/dnscheck/dnstest"
 	"postern/relay/finding"
 	"postern/relay/sign"
@@ -108,7 +108,7 @@ func resolverOf(w *dnstest.World) *Resolver {
 	r := &Resolver{Servers: []netip.AddrPort{w.Resolver}, AuthorityPort: w.Port, Timeout: time.Minute}
 	r.exchange = func(ctx context.Context, network string, server netip.AddrPort, m *dns.Msg) (*dns.Msg, error) {
 		if !server.Addr().IsLoopback() { // nothing leaves the machine
-			return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ENETUNREACH}
+			return nil, &net.OpError{Op: "dial", Net: network, Err: errno.NetworkUnreachable}
 		}
 		if w.Silent(server.String(), m.Question[0].Name) {
 			return nil, os.ErrDeadlineExceeded

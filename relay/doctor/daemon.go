@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"postern/internal/howto"
 	"postern/relay/finding"
 	"postern/relay/status"
 )
@@ -17,8 +18,8 @@ import (
 // daemonExam looks at the daemon.
 type daemonExam struct{ *exam }
 
-const howToStart = "Start it: systemctl start postern (or: postern serve)\nIf it does not stay up, its log says why: " +
-	"journalctl -u postern -n 50"
+const howToStart = "Start it: " + howto.Start + " (or: postern serve)\nIf it does not stay up, its log says why: " +
+	howto.Log
 
 // daemon says whether the relay runs, and as what.
 func (x daemonExam) daemon(context.Context) []finding.Finding {
@@ -32,7 +33,7 @@ func (x daemonExam) daemon(context.Context) []finding.Finding {
 		list = append(list, found(codeDaemonStarting, finding.Danger, "postern",
 			"Postern is starting and takes no mail "+
 				"yet.", "Mail programs get no answer until it has started.",
-			"Wait some seconds and look again. If it stays like this, its log says why: journalctl -u postern -n 50"))
+			"Wait some seconds and look again. If it stays like this, its log says why: "+howto.Log))
 	case status.Stopping:
 		list = append(list, found(codeDaemonStopping, finding.Danger, "postern",
 			"Postern is shutting down and takes no "+
@@ -56,8 +57,7 @@ func (x daemonExam) noAnswer() finding.Finding {
 	}
 	return found(codeDaemonSilent, finding.Danger, "postern", "Postern runs in "+x.c.DataDir+", but does not answer: "+
 		sentence(said(x.asked.Error())),
-		"It may hang, or take no mail.", "Look at its log: journalctl -u postern -n 50\nThen restart it: systemctl "+
-			"restart postern")
+		"It may hang, or take no mail.", "Look at its log: "+howto.Log+"\nThen restart it: "+howto.Restart)
 }
 
 // inForce compares what runs with what is on the disk.
@@ -81,11 +81,11 @@ func (x daemonExam) inForce() (list []finding.Finding) {
 		list = append(list, found(codeOtherVersion, finding.Advice, "postern", fmt.Sprintf("Postern %s runs, and this "+
 			"program is %s.", said(r.Version), x.Version),
 			"An update is in force only after a restart; until then its repairs are missing.",
-			"systemctl restart postern"))
+			howto.Restart))
 	case x.replaced(r.PID):
 		list = append(list, found(codeOtherVersion, finding.Advice, "postern", "The program file was replaced since "+
 			"Postern started.", "An update is in force only after a restart; until then its repairs are missing.",
-			"systemctl restart postern"))
+			howto.Restart))
 	}
 	return list
 }

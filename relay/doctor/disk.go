@@ -8,30 +8,13 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
+	"postern/internal/disk"
+	"postern/internal/howto"
 	"postern/relay/finding"
 )
 
 // diskExam looks at the disk and the limits of the system.
 type diskExam struct{ *exam }
-
-// room is what a file system has. A file system that counts no files has 0 of them.
-type room struct {
-	free, files, freeFiles int64 // octets, inodes
-	readOnly               bool
-}
-
-func roomOf(dir string) (room, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return room{}, err
-	}
-	return room{free: int64(st.Bavail) * int64(st.Bsize), files: int64(st.Files), freeFiles: int64(st.Ffree),
-		readOnly: isReadOnly(&st)}, nil
-}
-
-const makeRoom = "See what takes it: du -xh --max-depth=2 / | sort -h | tail\nOld logs: journalctl --vacuum-size=500M"
 
 // disk looks at the room for new mail, at inodes, and at the number of files that the daemon may open.
 func (x diskExam) disk(context.Context) (list []finding.Finding) {
@@ -52,7 +35,7 @@ func (x diskExam) disk(context.Context) (list []finding.Finding) {
 	return list
 }
 
-func (x diskExam) roomFindings(dir string, r room) (list []finding.Finding) {
+func (x diskExam) roomFindings(dir string, r disk.Room) (list []finding.Finding) {
 	add := func(code string, w finding.Weight, what, why, fix string) {
 		list = append(list, found(code, w, dir, what, why, fix))
 	}
@@ -61,7 +44,7 @@ func (x diskExam) roomFindings(dir string, r room) (list []finding.Finding) {
 		floor = 128 << 20
 	}
 	switch refuses := x.report != nil && x.report.Disk.Refuses; {
-	case r.readOnly:
+	case r.ReadOnly:
 		add(codeDiskReadOnly, finding.Danger, "The disk of "+dir+" is mounted so that nothing can be written.",
 			"No mail can be taken, and what leaves cannot be noted. Linux does this by itself when a disk fails.",
 			"dmesg | grep -i -e error -e ext4 -e xfs\nSave the data before anything else if the disk is failing.")
@@ -71,31 +54,31 @@ func (x diskExam) roomFindings(dir string, r room) (list []finding.Finding) {
 			"See whether the server of the store answers, and has room: psql '"+x.c.Store.URL.Place()+"'")
 	case refuses:
 		add(codeDiskRefuses, finding.Danger, "No new mail is taken: "+sentence(said(x.report.Disk.Problem)),
-			"Mail programs are told to try again later (452). What was taken is safe.", makeRoom)
-	case server && r.free < floor:
-		add(codeDiskFull, finding.Danger, fmt.Sprintf("The disk of %s has %s free.", dir, octets(r.free)),
+			"Mail programs are told to try again later (452). What was taken is safe.", howto.MakeRoom)
+	case server && r.Free < floor:
+		add(codeDiskFull, finding.Danger, fmt.Sprintf("The disk of %s has %s free.", dir, octets(r.Free)),
 			"Mail on its way and answers that wait for the database are there: without room no mail is taken.",
-			makeRoom)
-	case r.free < floor:
+			howto.MakeRoom)
+	case r.Free < floor:
 		add(codeDiskFull, finding.Danger, fmt.Sprintf("The disk of %s has %s free, and %s must stay free.", dir,
-			octets(r.free), octets(floor)),
-			"Below that no new mail is taken: mail programs are told to try again later (452).", makeRoom)
-	case !server && r.free < 3*floor:
+			octets(r.Free), octets(floor)),
+			"Below that no new mail is taken: mail programs are told to try again later (452).", howto.MakeRoom)
+	case !server && r.Free < 3*floor:
 		add(codeDiskShort, finding.Fault, fmt.Sprintf("The disk of %s has %s free. Below %s no new mail is taken.", dir,
-			octets(r.free), octets(floor)), "One large batch of mail may be enough to fill it.", makeRoom)
+			octets(r.Free), octets(floor)), "One large batch of mail may be enough to fill it.", howto.MakeRoom)
 	}
-	if r.files > 0 && r.freeFiles < max(1000, r.files/50) {
+	if r.Files > 0 && r.FreeFiles < max(1000, r.Files/50) {
 		w := finding.Fault
-		if r.freeFiles < 100 {
+		if r.FreeFiles < 100 {
 			w = finding.Danger
 		}
-		add(codeDiskInodes, w, fmt.Sprintf("The disk of %s has room for %d more files only, of %d.", dir, r.freeFiles,
-			r.files), "A disk without room for files is as full as one without room for data, though df shows space.",
+		add(codeDiskInodes, w, fmt.Sprintf("The disk of %s has room for %d more files only, of %d.", dir, r.FreeFiles,
+			r.Files), "A disk without room for files is as full as one without room for data, though df shows space.",
 			"See where the many files are: du -x --inodes --max-depth=3 / | sort -n | tail")
 	}
 	list = append(list, x.quota()...)
 	if len(list) == 0 {
-		list = append(list, fine(codeDiskOK, dir, "%s are free, and room for %d files.", octets(r.free), r.freeFiles))
+		list = append(list, fine(codeDiskOK, dir, "%s are free, and room for %d files.", octets(r.Free), r.FreeFiles))
 	}
 	return list
 }

@@ -12,10 +12,11 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"postern/certs"
+	"postern/internal/disk"
+	"postern/internal/errno"
 	"postern/relay/check"
 	"postern/relay/config"
 	"postern/relay/finding"
@@ -41,7 +42,7 @@ type Options struct {
 type machine struct {
 	lookup func(ctx context.Context, name string) ([]netip.Addr, error)
 	own    func() ([]netip.Addr, error) // the addresses of this machine
-	room   func(dir string) (room, error)
+	room   func(dir string) (disk.Room, error)
 	clock  func() (synchronised bool, known bool)
 	roots  *x509.CertPool // the authorities that it knows; nil: the system's
 	proc   string         // where the kernel tells of processes
@@ -49,7 +50,7 @@ type machine struct {
 }
 
 func (m machine) orReal() machine {
-	real := machine{lookup: lookUp, own: ownAddresses, room: roomOf, clock: clockSynchronised, proc: "/proc",
+	real := machine{lookup: lookUp, own: ownAddresses, room: disk.Of, clock: clockSynchronised, proc: "/proc",
 		user: effectiveUser}
 	if m.lookup == nil {
 		m.lookup = real.lookup
@@ -126,7 +127,7 @@ func newExam(ctx context.Context, o Options) *exam {
 
 // gone reports that no daemon runs.
 func (x *exam) gone() bool {
-	return !x.serving && (errors.Is(x.asked, fs.ErrNotExist) || errors.Is(x.asked, syscall.ECONNREFUSED))
+	return !x.serving && (errors.Is(x.asked, fs.ErrNotExist) || errors.Is(x.asked, errno.Refused))
 }
 
 // examiners are those of this package, in the order in which a person would look.

@@ -7,9 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
+	"postern/internal/howto"
+	"postern/internal/rights"
 	"postern/relay/finding"
 )
 
@@ -18,11 +19,9 @@ type fileExam struct{ *exam }
 
 // Bounds of the look at files.
 const (
-	maxFiles     = 5000           // in data_dir
-	maxNamed     = 10             // of one kind
-	leftoverAge  = 24 * time.Hour // of a temporary file that nobody removed
-	anyoneReads  = 0o004
-	anyoneWrites = 0o002
+	maxFiles    = 5000           // in data_dir
+	maxNamed    = 10             // of one kind
+	leftoverAge = 24 * time.Hour // of a temporary file that nobody removed
 )
 
 func effectiveUser() int { return os.Geteuid() }
@@ -43,30 +42,27 @@ func (x fileExam) files(context.Context) (list []finding.Finding) {
 	return list
 }
 
-// file looks at the mode of one that relay.toml names, or of itself.
+// file looks at the rights over one that relay.toml names, or over itself.
 func (x fileExam) file(path string) (finding.Finding, bool) {
-	info, err := os.Stat(path)
+	r, err := rights.Of(path)
 	if path == "" || err != nil {
 		return finding.Finding{}, false // config says so
 	}
-	mode := info.Mode().Perm()
+	own := path == x.c.Path() && hasLiteral(path)
 	switch {
-	case mode&anyoneWrites != 0:
-		rights := "o-w"
-		if path == x.c.Path() && hasLiteral(path) { // one command for both
-			rights = "o-rwx"
+	case r.AnyoneWrites:
+		chmod := "o-w"
+		if own {
+			chmod = "o-rwx" // one command for both
 		}
 		return found(codeFileWritable, finding.Fault, path,
-				fmt.Sprintf("Every user of this machine may change %s (mode "+
-					"%04o).", path, mode), "Who changes it decides where mail goes and who may send.",
-				"chmod "+rights+" "+path),
-			true
-	case mode&anyoneReads != 0 && path == x.c.Path() && hasLiteral(path):
-		return found(codeFileReadable, finding.Fault, path, fmt.Sprintf("Every user of this machine may read %s (mode "+
-				"%04o), and passwords stand in it.", path, mode), "Who reads them can send in the name of this office.",
-				"chmod o-rwx "+path+"\nBetter: put the passwords into files of their own and write password = "+
-					"\"file:NAME\"."),
-			true
+			fmt.Sprintf("Every user of this machine may change %s (%s).", path, r),
+			"Who changes it decides where mail goes and who may send.", r.Command(chmod, path)), true
+	case r.AnyoneReads && own:
+		return found(codeFileReadable, finding.Fault, path,
+			fmt.Sprintf("Every user of this machine may read %s (%s), and passwords stand in it.", path, r),
+			"Who reads them can send in the name of this office.", r.Command("o-rwx", path)+
+				"\nBetter: put the passwords into files of their own and write password = \"file:NAME\"."), true
 	}
 	return finding.Finding{}, false
 }
@@ -100,14 +96,14 @@ func (x fileExam) dataDir() (list []finding.Finding) {
 	if err != nil {
 		return nil // the first start makes it, or config says so
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+	r, err := rights.OfInfo(dir, info)
+	if err == nil && r.Open {
 		w, why := finding.Fault, "Other users of this machine see what is in it: mail, keys and hashes of passwords."
-		if mode&0o022 != 0 {
+		if r.OthersWrite {
 			w, why = finding.Danger, "Who may write there can replace the store, so Postern does not start with it."
 		}
 		list = append(list, found(codeDataDirOpen, w, dir,
-			fmt.Sprintf("%s is open to other users of this machine (mode "+
-				"%04o).", dir, mode), why, "chmod 700 "+dir))
+			fmt.Sprintf("%s is open to other users of this machine (%s).", dir, r), why, r.Command("700", dir)))
 	}
 	owner := ownerOf(info)
 	var foreign, open, left []string
@@ -126,8 +122,10 @@ func (x fileExam) dataDir() (list []finding.Finding) {
 		if ownerOf(info) != owner {
 			foreign = append(foreign, path)
 		}
-		if info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 && !strings.HasSuffix(path, ".crt") {
-			open = append(open, path)
+		if info.Mode().IsRegular() && !strings.HasSuffix(path, ".crt") {
+			if r, err := rights.OfInfo(path, info); err == nil && r.Open {
+				open = append(open, path)
+			}
 		}
 		if x.leftover(path, info) {
 			left = append(left, path)
@@ -143,14 +141,14 @@ func (x fileExam) inDataDir(owner int, foreign, open, left []string) (list []fin
 		list = append(list, found(codeFileOwner, finding.Danger, dir, fmt.Sprintf("Files in %s belong to another user "+
 			"than it does itself (uid %d): %s", dir, owner, named(foreign)),
 			"Postern cannot write them and stops, or does not start again. This happens when it was run as root once.",
-			fmt.Sprintf("chown -R %d %s", owner, dir)))
+			howto.GiveAll(owner, dir)))
 	}
 	if len(open) > 0 {
 		list = append(list, found(codeDataDirFiles, finding.Fault, dir,
 			"Files of the store are open to other users of "+
 				"this machine: "+named(open),
 			"They hold mail, keys and hashes of passwords. Postern refuses a store that is "+
-				"open.", "chmod -R go-rwx "+dir))
+				"open.", howto.CloseAll(dir)))
 	}
 	if len(left) > 0 {
 		list = append(list, found(codeLeftovers, finding.Advice, dir, "Temporary files were left behind: "+named(left),
@@ -166,13 +164,6 @@ func (x fileExam) leftover(path string, info fs.FileInfo) bool {
 	temporary := strings.HasPrefix(base, "spool-") || strings.HasPrefix(base, ".self-signed") ||
 		strings.HasPrefix(base, "seal.key.")
 	return temporary && info.Mode().IsRegular() && x.now.Sub(info.ModTime()) > leftoverAge
-}
-
-func ownerOf(info fs.FileInfo) int {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return int(st.Uid)
-	}
-	return -1
 }
 
 func named(paths []string) string {

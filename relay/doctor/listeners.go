@@ -8,9 +8,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"syscall"
 
 	"postern/certs"
+	"postern/internal/errno"
+	"postern/internal/howto"
 	"postern/relay/config"
 	"postern/relay/finding"
 )
@@ -72,15 +73,14 @@ func (x listenerExam) verdict(l *config.Listener, address string, v visit, infos
 		return []finding.Finding{found(codeListenerClosed, finding.Danger, subject,
 			"Nobody can connect to listener "+l.Name+": "+sentence(reason(v.err)),
 			"Mail programs and devices that send there get no connection.",
-			"See whether Postern listens there: ss -ltnp 'sport = :"+portOf(address)+"'\nA change of the address of a "+
-				"listener may need a restart: systemctl restart postern")}
+			"See whether Postern listens there: "+howto.Listens(portOf(address))+"\nA change of the address of a "+
+				"listener may need a restart: "+howto.Restart)}
 	case v.stage == "tls" || v.stage == "starttls":
 		return []finding.Finding{found(codeListenerTLS, finding.Danger, subject,
 			"No TLS connection to listener "+l.Name+" is possible: "+sentence(reason(v.err)),
 			"Mail programs and devices cannot log in there.",
-			"Run postern check, which looks at the certificate and its key, and look at the log: journalctl "+
-				"-u postern "+
-				"-n 50")}
+			"Run postern check, which looks at the certificate and its key, and look at the log: "+
+				howto.Log)}
 	case v.stage != "":
 		return []finding.Finding{found(codeListenerRefuses, finding.Danger, subject,
 			"Listener "+l.Name+" takes connections, but does not serve them: "+sentence(reason(v.err)),
@@ -137,8 +137,8 @@ func foreign(subject string, v visit, infos []certs.Info) (finding.Finding, bool
 			v.leaf.NotAfter.UTC().Format("2006-01-02")),
 		"Either Postern has not taken a new certificate over, or another server or a virus scanner answers "+
 			"in its place.",
-		"Look in the log why a new certificate was refused: journalctl -u postern | grep certificate\nIf there is "+
-			"nothing, restart Postern."), true
+		"Look in the log why a new certificate was refused: "+howto.FindInLog("certificate")+
+			"\nIf there is nothing, restart Postern."), true
 }
 
 // place is a name that clients use, with the addresses that it has for this machine.
@@ -266,11 +266,11 @@ func portOf(address string) string { return address[strings.LastIndexByte(addres
 func reason(err error) string {
 	var lookup *net.DNSError
 	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, errno.Refused):
 		return "the connection is refused (nothing listens there, or a firewall forbids it)"
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errno.TimedOut):
 		return "there is no answer (a firewall drops the connection, or the machine is off)"
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+	case errors.Is(err, errno.HostUnreachable), errors.Is(err, errno.NetworkUnreachable):
 		return "there is no way there (" + said(err.Error()) + ")"
 	case errors.As(err, &lookup) && lookup.IsNotFound:
 		return "no name server knows it"

@@ -11,5 +11,3 @@ func clockSynchronised() (synchronised, known bool) {
 	}
 	return state != unix.TIME_ERROR && t.Status&unix.STA_UNSYNC == 0, true
 }
-
-func isReadOnly(st *unix.Statfs_t) bool { return st.Flags&unix.ST_RDONLY != 0 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"postern/auth"
+	"postern/internal/disk"
 	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/finding"
@@ -97,31 +98,32 @@ func TestASilentDaemon(t *testing.T) {
 
 func TestDiskFindings(t *testing.T) {
 	for _, c := range []struct {
-		room   room
+		room   disk.Room
 		change func(*status.Report)
 		code   string
 		weight finding.Weight
 		word   string
 	}{
-		{room{free: 100e9, files: 1e6, freeFiles: 9e5}, nil, codeDiskOK, finding.Healthy, "100 GB are free"},
-		{room{free: 100e9}, nil, codeDiskOK, finding.Healthy, "100 GB are free"}, // counts no files
-		{room{free: 100e9, readOnly: true}, nil, codeDiskReadOnly, finding.Danger, "nothing can be written"},
-		{room{free: 10e6}, nil, codeDiskFull, finding.Danger, "200 MB must stay free"},
-		{room{free: 300e6}, nil, codeDiskShort, finding.Fault, "300 MB free"},
-		{room{free: 100e9, files: 1e6, freeFiles: 900}, nil, codeDiskInodes, finding.Fault, "900 more files"},
-		{room{free: 100e9, files: 1e6, freeFiles: 9}, nil, codeDiskInodes, finding.Danger, "9 more files"},
-		{room{free: 100e9}, func(r *status.Report) { r.Disk = status.Disk{Refuses: true, Problem: "store is full"} },
-			codeDiskRefuses, finding.Danger, "store is full."},
-		{room{free: 100e9}, func(r *status.Report) { r.Disk = status.Disk{Queued: 8e9, MaxSize: 10e9} },
+		{disk.Room{Free: 100e9, Files: 1e6, FreeFiles: 9e5}, nil, codeDiskOK, finding.Healthy, "100 GB are free"},
+		{disk.Room{Free: 100e9}, nil, codeDiskOK, finding.Healthy, "100 GB are free"}, // counts no files
+		{disk.Room{Free: 100e9, ReadOnly: true}, nil, codeDiskReadOnly, finding.Danger, "nothing can be written"},
+		{disk.Room{Free: 10e6}, nil, codeDiskFull, finding.Danger, "200 MB must stay free"},
+		{disk.Room{Free: 300e6}, nil, codeDiskShort, finding.Fault, "300 MB free"},
+		{disk.Room{Free: 100e9, Files: 1e6, FreeFiles: 900}, nil, codeDiskInodes, finding.Fault, "900 more files"},
+		{disk.Room{Free: 100e9, Files: 1e6, FreeFiles: 9}, nil, codeDiskInodes, finding.Danger, "9 more files"},
+		{disk.Room{Free: 100e9}, func(r *status.Report) {
+			r.Disk = status.Disk{Refuses: true, Problem: "store is full"}
+		}, codeDiskRefuses, finding.Danger, "store is full."},
+		{disk.Room{Free: 100e9}, func(r *status.Report) { r.Disk = status.Disk{Queued: 8e9, MaxSize: 10e9} },
 			codeQueueNearlyFull, finding.Fault, "8000 MB"},
 	} {
 		w := newWard(t, plainUpstream)
-		w.o.machine.room = func(string) (room, error) { return c.room, nil }
+		w.o.machine.room = func(string) (disk.Room, error) { return c.room, nil }
 		w.daemon(c.change)
 		want(t, w.examine("disk"), c.code, c.weight, c.word)
 	}
 	w := newWard(t, plainUpstream)
-	w.o.machine.room = func(string) (room, error) { return room{}, errors.New("stale file handle") }
+	w.o.machine.room = func(string) (disk.Room, error) { return disk.Room{}, errors.New("stale file handle") }
 	want(t, w.examine("disk"), codeNotExamined, finding.Advice, "stale file handle.")
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"postern/auth"
+	"postern/internal/disk"
 	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/finding"
@@ -53,7 +54,7 @@ func healthyMachine() machine {
 			return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
 		},
 		own:   func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil },
-		room:  func(string) (room, error) { return room{free: 100e9, files: 1e6, freeFiles: 9e5}, nil },
+		room:  func(string) (disk.Room, error) { return disk.Room{Free: 100e9, Files: 1e6, FreeFiles: 9e5}, nil },
 		clock: func() (bool, bool) { return true, true },
 	}
 }

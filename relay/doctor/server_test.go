@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/disk"
 	"postern/internal/testkit"
 	"postern/relay/config"
 	"postern/relay/finding"
@@ -34,7 +35,7 @@ func TestAStoreAtAServer(t *testing.T) {
 	gate := testkit.NewGate(t, pg.Address())
 	address := pg.NewDatabase(t)
 	w := newWard(t, atServer(t, gate.URL(address))+plainUpstream)
-	w.o.machine.room = func(string) (room, error) { return room{free: 150e6}, nil }
+	w.o.machine.room = func(string) (disk.Room, error) { return disk.Room{Free: 150e6}, nil }
 	want(t, w.examine("store"), codeStoreOK, finding.Healthy, "There is no store yet")
 	s, err := relaystore.Open(t.Context(), relaystore.Of(w.config()))
 	if err != nil {
@@ -51,7 +52,7 @@ func TestAStoreAtAServer(t *testing.T) {
 			t.Errorf("%q in\n%s", word, text(list))
 		}
 	}
-	w.o.machine.room = func(string) (room, error) { return room{free: 10e6}, nil }
+	w.o.machine.room = func(string) (disk.Room, error) { return disk.Room{Free: 10e6}, nil }
 	want(t, w.examine("disk"), codeDiskFull, finding.Danger, "wait for the database")
 
 	u, err := url.Parse(address)

@@ -3,9 +3,9 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"postern/auth/passwdfile"
+	"postern/internal/rights"
 	"postern/relay/check"
 	"postern/relay/config"
 	"postern/relay/finding"
@@ -65,11 +65,10 @@ func (x sourceExam) file(n int, block *config.AuthSource) []finding.Finding {
 		return []finding.Finding{found(codeSourceFile, finding.Fault, subject, sentence(said(err.Error())), why,
 			"Mend that line; the file is read again by itself.")}
 	}
-	if info, err := os.Stat(block.Path); err == nil && info.Mode().Perm()&0o022 != 0 {
+	if r, err := rights.Of(block.Path); err == nil && r.OthersWrite {
 		return []finding.Finding{found(codeSourceFile, finding.Fault, subject,
-			fmt.Sprintf("%s can be written by others than its owner (mode %04o).", said(block.Path),
-				info.Mode().Perm()),
-			"Whoever may write there can give themselves an account.", "chmod go-w "+said(block.Path))}
+			fmt.Sprintf("%s can be written by others than its owner (%s).", said(block.Path), r),
+			"Whoever may write there can give themselves an account.", r.Command("go-w", said(block.Path)))}
 	}
 	return []finding.Finding{fine(codeSourceOK, subject, "It was read: %s.", count(f.Len(), "login"))}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/internal/howto"
 	"postern/relay/finding"
 	relaystore "postern/relay/store"
 )
@@ -78,7 +79,7 @@ func (x storeExam) storeFindings(path string, h relaystore.Health) (list []findi
 			"Mail that waits may be unreadable, and Postern stops writing when it meets the damage. The usual "+
 				"cause is a "+
 				"failing disk or memory.",
-			"systemctl stop postern\nCopy "+x.c.DataDir+
+			howto.Stop+"\nCopy "+x.c.DataDir+
 				" to another disk, then postern restore the last backup into an "+
 				"empty directory: docs/disaster.md. Look at the disk: smartctl -a, dmesg")
 	}

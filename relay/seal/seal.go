@@ -16,6 +16,9 @@ import (
 	"path/filepath"
 
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"postern/internal/disk"
+	"postern/internal/rights"
 )
 
 // KeyFile is the name of the key in data_dir. OldKeyFile is what it was called when it sealed consents alone.
@@ -79,8 +82,12 @@ func readKey(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if mode := info.Mode(); !mode.IsRegular() || mode.Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s may be read by others (%v); run: chmod 600 %s", path, mode.Perm(), path)
+	r, err := rights.OfInfo(path, info)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || r.Open {
+		return nil, fmt.Errorf("%s may be read by others (%s); run: %s", path, r, r.Command("600", path))
 	}
 	key, err := os.ReadFile(path)
 	if err != nil {
@@ -108,11 +115,7 @@ func makeKey(dir, path string) error {
 	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return disk.SyncDir(dir)
 }
 
 // Seal seals plain as what label says.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"postern/auth"
+	"postern/internal/dpapi"
 	"postern/internal/suggest"
 	"postern/mail"
 	"postern/policy"
@@ -365,7 +366,8 @@ func (a *Answers) flow() string {
 func (a *Answers) Consents() bool { return a.oauth() && !a.company() }
 
 func isReference(secret string) bool {
-	return strings.HasPrefix(secret, "env:") || strings.HasPrefix(secret, "file:")
+	return strings.HasPrefix(secret, "env:") || strings.HasPrefix(secret, "file:") ||
+		strings.HasPrefix(secret, dpapi.Prefix)
 }
 
 // reference is what relay.toml has of a secret.

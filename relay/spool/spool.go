@@ -15,8 +15,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
-	"syscall"
 
+	"postern/internal/errno"
 	"postern/mail"
 )
 
@@ -73,24 +73,15 @@ func (s *Spool) clean() error {
 		return err
 	}
 	for _, name := range names {
-		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) && !isOpen(err) {
 			return err
 		}
 	}
 	return nil
 }
 
-// createFile returns an open file without a name, which disappears with its last descriptor.
-func (s *Spool) createFile() (*os.File, error) {
-	f, err := os.CreateTemp(s.options.Dir, prefix) // 0600
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
+// createFile returns an open file, which disappears with its last descriptor.
+func (s *Spool) createFile() (*os.File, error) { return createUnnamed(s.options.Dir) }
 
 // Stats returns the current use.
 func (s *Spool) Stats() Stats { return Stats{Memory: s.memory.used.Load(), Disk: s.disk.used.Load()} }
@@ -113,7 +104,7 @@ func (b *budget) give(n int64) { b.used.Add(-n) }
 
 // trouble gives an error of ours a reply.
 func trouble(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, errDiskBudget) {
+	if errors.Is(err, errno.NoSpace) || errors.Is(err, errno.Quota) || errors.Is(err, errDiskBudget) {
 		return mail.Refuse(mail.R(452, "4.3.1", "no space for the message right now, try again later"), err)
 	}
 	return mail.Refuse(mail.R(451, "4.3.0", "the message could not be stored, try again later"), err)

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"postern/internal/errno"
 	"postern/mail"
 )
 
@@ -168,11 +169,11 @@ func TestDiskFull(t *testing.T) {
 }
 
 func TestTrouble(t *testing.T) {
-	full := &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}
+	full := &os.PathError{Op: "write", Path: "x", Err: errno.NoSpace}
 	wantReply(t, trouble(full), 452, "4.3.1")
-	wantReply(t, trouble(syscall.EDQUOT), 452, "4.3.1")
+	wantReply(t, trouble(errno.Quota), 452, "4.3.1")
 	wantReply(t, trouble(syscall.EIO), 451, "4.3.0")
-	if !errors.Is(trouble(full), syscall.ENOSPC) {
+	if !errors.Is(trouble(full), errno.NoSpace) {
 		t.Error("the cause is lost")
 	}
 }

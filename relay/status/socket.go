@@ -1,5 +1,3 @@
-//go:build unix
-
 package status
 
 import (
@@ -11,11 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // SocketName is the socket in the data directory.
@@ -42,10 +36,7 @@ func Listen(dir string) (net.Listener, error) {
 		release()
 		return nil, err
 	}
-	// On Linux a socket file has the mode of the socket, so that there is no moment in which others may connect.
-	conf := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) { _ = unix.Fchmod(int(fd), 0o600) })
-	}}
+	conf := net.ListenConfig{Control: forUs}
 	l, err := conf.Listen(context.Background(), "unix", path)
 	if err != nil {
 		release()
@@ -53,27 +44,11 @@ func Listen(dir string) (net.Listener, error) {
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	socket := &listener{l, path, release}
-	if err := errors.Join(os.Chmod(path, 0o600), giveTo(path, dir)); err != nil {
+	if err := giveTo(path, dir); err != nil {
 		socket.Close()
 		return nil, err
 	}
 	return socket, nil
-}
-
-// giveTo gives a socket that root made to the owner of the directory.
-func giveTo(path, dir string) error {
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || st.Uid == 0 {
-		return nil
-	}
-	return os.Chown(path, int(st.Uid), int(st.Gid))
 }
 
 // listener removes its file when it closes.
@@ -87,20 +62,6 @@ type listener struct {
 func (l *listener) Close() error {
 	defer l.release()
 	return errors.Join(os.Remove(l.path), l.Listener.Close())
-}
-
-// short is the path of the socket, by way of an open directory where it is too long for an address.
-func short(dir string) (path string, release func(), err error) {
-	path = filepath.Join(dir, SocketName)
-	if len(path) <= maxPath {
-		return path, func() {}, nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return "", nil, err
-	}
-	path = fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), SocketName)
-	return path, func() { d.Close() }, nil
 }
 
 // Serve answers each connection with a Report, one after the other, until ctx ends. It closes l.
@@ -132,7 +93,7 @@ func answer(ctx context.Context, c net.Conn, report func(context.Context) *Repor
 	_ = json.NewEncoder(c).Encode(report(ctx)) // whoever asked has left
 }
 
-// Ask reads the Report of the daemon that uses dir. Errors: fs.ErrNotExist there is no socket, syscall.ECONNREFUSED one
+// Ask reads the Report of the daemon that uses dir. Errors: fs.ErrNotExist there is no socket, errno.Refused one
 // that nobody serves, ErrSilent.
 func Ask(ctx context.Context, dir string) (*Report, error) {
 	path, release, err := short(dir)

@@ -11,10 +11,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
+	"postern/internal/errno"
 	"postern/relay/upstream"
 )
 
@@ -165,7 +165,7 @@ func TestLeftSocket(t *testing.T) {
 		t.Errorf("one that says nothing: %v", err)
 	}
 	daemon.Wait()
-	if _, err := Ask(t.Context(), dir); !errors.Is(err, syscall.ECONNREFUSED) {
+	if _, err := Ask(t.Context(), dir); !errors.Is(err, errno.Refused) {
 		t.Errorf("one that is left: %v", err)
 	}
 	serve(t, dir, func(context.Context) *Report { return &Report{} })

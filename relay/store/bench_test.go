@@ -5,10 +5,10 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
+	"postern/internal/testkit/cputime"
 	"postern/mail"
 	"postern/relay/queue"
 )
@@ -20,9 +20,8 @@ import (
 
 // processorTime is what the process used so far.
 func processorTime() time.Duration {
-	var r syscall.Rusage
-	syscall.Getrusage(syscall.RUSAGE_SELF, &r)
-	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	used, _ := cputime.Used()
+	return used
 }
 
 func benchMessage(now time.Time, login string, leased bool) *queue.Message {

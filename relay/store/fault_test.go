@@ -9,13 +9,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -178,10 +176,11 @@ func TestFullDisk(t *testing.T) {
 	fileOnly(t)
 	testkit.NeedRoot(t)
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=48m,mode=0700"); err != nil {
+	unmount, err := mountSmall(dir)
+	if err != nil {
 		testkit.Skipf(t, "cannot mount a file system: %v", err)
 	}
-	defer syscall.Unmount(dir, syscall.MNT_DETACH)
+	defer unmount()
 	s, err := Open(t.Context(), at(t, Options{Dir: filepath.Join(dir, "data"), MinFree: -1, Daemon: true}))
 	if err != nil {
 		t.Fatal(err)
@@ -257,8 +256,7 @@ func childLimited(dir string) error {
 	if err != nil {
 		return err
 	}
-	signal.Ignore(syscall.SIGXFSZ)
-	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: most, Max: most}); err != nil {
+	if err := limitFiles(most); err != nil {
 		return err
 	}
 	s, err := openNoted(context.Background(), Options{Dir: dir, Daemon: true})
@@ -326,7 +324,6 @@ var children = map[string]func(dir string) error{
 	"act":     childAct,
 	"index":   childIndex,
 	"migrate": childMigrate,
-	"version": childVersion,
 }
 
 // child prepares a process that does what; uid 0 is our own.
@@ -349,7 +346,7 @@ func child(t *testing.T, what, dir string, uid uint32) *exec.Cmd {
 		}
 		t.Cleanup(func() { os.Remove(copied) })
 		cmd = exec.Command(copied)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		runAs(cmd, uid)
 	}
 	cmd.Env = append(os.Environ(), childVariable+"="+what+":"+dir)
 	at(t, Options{Dir: dir})

@@ -7,9 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"syscall"
 	"testing"
 
+	"postern/internal/errno"
 	"postern/mail"
 	"postern/relay/queue"
 )
@@ -214,7 +214,7 @@ func TestJournalCannotBeWritten(t *testing.T) {
 	}
 	defer full.Close()
 	j.files[0].File = full
-	if _, err := j.Note(note(2)); !errors.Is(err, syscall.ENOSPC) {
+	if _, err := j.Note(note(2)); !errors.Is(err, errno.NoSpace) {
 		t.Errorf("error %v", err)
 	}
 	j.files[0].File = good

@@ -7,8 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
+	"postern/internal/filelock"
 	"postern/relay/config"
 	"postern/relay/seal"
 )
@@ -79,5 +78,5 @@ func Serving(o Options) bool {
 		return false
 	}
 	defer f.Close()
-	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+	return errors.Is(filelock.TryShared(f), filelock.ErrHeld)
 }

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"syscall"
 
+	"postern/internal/errno"
 	"postern/relay/queue"
 	"postern/relay/store/internal/db"
 )
@@ -105,5 +105,5 @@ func (r *reserve) take(conn db.Conn, need int64) error {
 
 // noRoom reports that the disk is full, or a quota, or the bound of a file.
 func noRoom(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+	return errors.Is(err, errno.NoSpace) || errors.Is(err, errno.Quota) || errors.Is(err, errno.TooLarge)
 }

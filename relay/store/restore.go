@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/internal/disk"
 	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/queue"
@@ -59,7 +60,7 @@ func BeginRestore(dir string, step func(what string)) (*Restoration, error) {
 		err = os.Mkdir(r.Dir(), 0o700)
 	}
 	if err == nil {
-		err = syncDir(dir)
+		err = disk.SyncDir(dir)
 	}
 	if err != nil {
 		unlock()
@@ -96,7 +97,7 @@ func (r *Restoration) clear() error {
 		}
 	}
 	r.step("remove " + restoring)
-	return errors.Join(os.RemoveAll(r.Dir()), syncDir(r.dir))
+	return errors.Join(os.RemoveAll(r.Dir()), disk.SyncDir(r.dir))
 }
 
 // there is what the directory has, but for what is in any.
@@ -123,9 +124,6 @@ const (
 // Lock takes the lock of a file, ErrLocked if another process has it, and makes the file where there is none.
 func Lock(path string) (unlock func(), err error) { return lockFile(path) }
 
-// SyncDir syncs the names in a directory.
-func SyncDir(dir string) error { return syncDir(dir) }
-
 // Finish gives all that was collected its place. When it returns nil, the data directory can be used. After an error or
 // a crash it is refused until a restore has ended well.
 func (r *Restoration) Finish() error {
@@ -140,14 +138,14 @@ func (r *Restoration) Finish() error {
 			return err
 		}
 	}
-	if err := syncDir(r.dir); err != nil {
+	if err := disk.SyncDir(r.dir); err != nil {
 		return err
 	}
 	r.step("end " + restoring)
 	if err := os.RemoveAll(r.Dir()); err != nil {
 		return err
 	}
-	return syncDir(r.dir)
+	return disk.SyncDir(r.dir)
 }
 
 // place gives what was collected under a name, if anything, its place.
@@ -175,7 +173,7 @@ func (r *Restoration) Abandon() error {
 		return nil
 	}
 	r.step("abandon")
-	return errors.Join(os.RemoveAll(r.Dir()), syncDir(r.dir))
+	return errors.Join(os.RemoveAll(r.Dir()), disk.SyncDir(r.dir))
 }
 
 // Close gives the lock back.

@@ -1,3 +1,5 @@
+//go:build unix
+
 package store
 
 import (
@@ -8,7 +10,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -39,8 +40,7 @@ func childVersion(dir string) error {
 		migrations = append(migrations, migration{file: step, server: step})
 	}
 	if limit, _ := strconv.ParseUint(os.Getenv(limitVariable), 10, 63); limit > 0 {
-		signal.Ignore(syscall.SIGXFSZ)
-		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: limit, Max: limit}); err != nil {
+		if err := limitFiles(limit); err != nil {
 			return err
 		}
 	}
@@ -81,6 +81,8 @@ func childVersion(dir string) error {
 		}
 	}
 }
+
+func init() { children["version"] = childVersion }
 
 // version is a running childVersion.
 type version struct {

@@ -3,8 +3,8 @@ package submission
 import (
 	"context"
 	"errors"
-	"syscall"
 
+	"postern/internal/errno"
 	"postern/mail"
 	"postern/relay/queue"
 	"postern/relay/wire"
@@ -39,7 +39,7 @@ func replyFor(err error) mail.Reply {
 		return reply
 	}
 	switch {
-	case errors.Is(err, queue.ErrFull), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case errors.Is(err, queue.ErrFull), errors.Is(err, errno.NoSpace), errors.Is(err, errno.Quota):
 		return replyFull
 	case errors.Is(err, wire.ErrCut):
 		return replyCut

@@ -6,9 +6,9 @@ import (
 	"errors"
 	"io"
 	"slices"
-	"syscall"
 	"time"
 
+	"postern/internal/errno"
 	"postern/mail"
 )
 
@@ -102,6 +102,6 @@ func (c *Conn) handshakeRefusal(err error) error {
 
 // closedEarly reports whether a client left without a ClientHello, as port checks do: nothing to report.
 func (c *Conn) closedEarly(err error) bool {
-	gone := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+	gone := errors.Is(err, io.EOF) || errors.Is(err, errno.Reset)
 	return gone && c.io.sock.hello == nil && !c.greeted
 }

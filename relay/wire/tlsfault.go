@@ -12,7 +12,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"syscall"
+
+	"postern/internal/errno"
 )
 
 // handshakeFault explains a failed handshake.
@@ -27,7 +28,7 @@ func (h handshakeFault) detail(err error, said alert) string {
 	if !said.seen {
 		said = alertOf(err)
 	}
-	gone := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+	gone := errors.Is(err, io.EOF) || errors.Is(err, errno.Reset)
 	switch {
 	case errors.Is(err, errALPN):
 		return "TLS handshake refused: a web client asked for HTTP on a mail port"

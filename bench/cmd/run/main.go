@@ -1,3 +1,5 @@
+//go:build unix
+
 // Command run measures Postern beside Postfix, if installed, and prints the figures that the README quotes. `make
 // bench` calls it. Everything runs on loopback in a temporary directory and ends with the command. Exit status: 0 all
 // targets met, 1 a target was missed or a run failed, 2 wrong usage.

@@ -1,3 +1,5 @@
+//go:build unix
+
 // Command signature prints the median time of an RSA-2048 signature, by what it was built to sign with: crypto/rsa, or
 // with the build tag openssl libcrypto. bench/run calls it.
 package main

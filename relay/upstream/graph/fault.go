@@ -8,9 +8,9 @@ import (
 	"io"
 	"net"
 	"os"
-	"syscall"
 	"time"
 
+	"postern/internal/errno"
 	"postern/mail"
 	"postern/relay/upstream"
 	"postern/relay/upstream/account"
@@ -138,8 +138,8 @@ func describe(err error) string {
 		return "was left because we are shutting down or out of time"
 	case errors.Is(err, errTimeout), timedOut(err):
 		return "did not answer in time"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),
-		errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, errno.Reset),
+		errors.Is(err, errno.BrokenPipe), errors.Is(err, net.ErrClosed):
 		return "closed the connection"
 	}
 	return "cannot be talked to: " + mail.Cut(mail.Printable(err.Error()), maxMessage)

@@ -7,8 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"syscall"
 
+	"postern/internal/errno"
 	"postern/mail"
 	"postern/relay/upstream/replies"
 	"postern/relay/upstream/via"
@@ -123,10 +123,10 @@ func isProxyFault(err error) bool {
 func explainDial(err error) string {
 	var netErr net.Error
 	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, errno.Refused):
 		return "refuses connections"
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
-		errors.Is(err, syscall.EADDRNOTAVAIL):
+	case errors.Is(err, errno.HostUnreachable), errors.Is(err, errno.NetworkUnreachable),
+		errors.Is(err, errno.AddressUnavailable):
 		return "cannot be reached from here"
 	case errors.Is(err, context.Canceled):
 		return "was left because we are shutting down or out of time"

@@ -7,11 +7,11 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"postern/internal/errno"
 	"postern/mail"
 	"postern/relay/upstream"
 )
@@ -32,7 +32,7 @@ func TestEveryAddressIsTriedInOrder(t *testing.T) {
 					<-ctx.Done()
 					return nil, ctx.Err()
 				case 2:
-					return nil, syscall.ECONNREFUSED
+					return nil, errno.Refused
 				}
 				c, s := net.Pipe()
 				go serveOne(s)
@@ -63,9 +63,9 @@ func TestConnectFaults(t *testing.T) {
 			"there is no address for the name mx.example.com"},
 		{"no address", nil, nil, nil, mail.StageResolve, "there is no address"},
 		{"DNS down", errors.New("timeout"), nil, nil, mail.StageResolve, "cannot be looked up"},
-		{"refused", nil, addrs, syscall.ECONNREFUSED, mail.StageConnect,
+		{"refused", nil, addrs, errno.Refused, mail.StageConnect,
 			"[2001:db8::1]:587 refuses connections; 192.0.2.1:587 refuses connections"},
-		{"unreachable", nil, addrs, syscall.ENETUNREACH, mail.StageConnect, "cannot be reached from here"},
+		{"unreachable", nil, addrs, errno.NetworkUnreachable, mail.StageConnect, "cannot be reached from here"},
 		{"timeout", nil, addrs, context.DeadlineExceeded, mail.StageConnect, "does not answer"},
 	} {
 		u := newUpstream(t, Config{Host: "mx.example.com", TLS: upstream.TLSNone,

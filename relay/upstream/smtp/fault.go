@@ -8,9 +8,9 @@ import (
 	"io"
 	"net"
 	"os"
-	"syscall"
 	"time"
 
+	"postern/internal/errno"
 	"postern/mail"
 	"postern/relay/upstream/account"
 	"postern/relay/upstream/internal/whytls"
@@ -140,8 +140,8 @@ func (c *conn) lost(stage mail.Stage, err error) *fault {
 		return c.trouble(stage, err, "answered something that is no SMTP reply")
 	case errors.Is(err, replies.ErrTooLong):
 		return c.trouble(stage, err, "sent a reply without end")
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),
-		errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrClosedPipe):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, errno.Reset),
+		errors.Is(err, errno.BrokenPipe), errors.Is(err, io.ErrClosedPipe):
 		return c.trouble(stage, err, "closed the connection")
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
 		return c.trouble(stage, err, "did not answer in time")

@@ -5,8 +5,9 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
+
+	"postern/internal/errno"
 )
 
 // pipe returns the two ends of a connection in memory that holds at most size octets on their way in each direction, as
@@ -96,7 +97,7 @@ func (l *lane) read(b []byte) (int, error) {
 		case l.deaf:
 			return 0, io.ErrClosedPipe
 		case l.torn:
-			return 0, syscall.ECONNRESET
+			return 0, errno.Reset
 		case l.reader.over:
 			return 0, os.ErrDeadlineExceeded
 		case len(l.buf) > 0 || len(b) == 0:
@@ -117,7 +118,7 @@ func (l *lane) write(b []byte) (n int, err error) {
 	for {
 		switch free := l.size - len(l.buf); {
 		case l.torn:
-			return n, syscall.ECONNRESET
+			return n, errno.Reset
 		case l.finished || l.deaf:
 			return n, io.ErrClosedPipe
 		case l.writer.over:

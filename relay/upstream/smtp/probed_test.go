@@ -4,11 +4,11 @@ import (
 	"context"
 	"net"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"postern/internal/errno"
 	"postern/mail"
 	"postern/relay/upstream"
 )
@@ -21,7 +21,7 @@ func TestDeadUpstreamIsProbed(t *testing.T) {
 		u := newUpstream(t, Config{TLS: upstream.TLSNone, Settings: upstream.Settings{
 			Dial: func(context.Context, string, string) (net.Conn, error) {
 				dials.Add(1)
-				return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+				return nil, &net.OpError{Op: "dial", Err: errno.Refused}
 			}}})
 		wake := make(chan struct{}, 1)
 		u.OnChange(func() {

@@ -10,8 +10,8 @@ import (
 	"net"
 	"os"
 	"slices"
-	"syscall"
 
+	"postern/internal/errno"
 	"postern/mail"
 )
 
@@ -61,10 +61,10 @@ func (p *Proxy) unreachable(target string, err error) *Error {
 		return p.fail(target, err, "has a name that does not exist")
 	case errors.As(err, &dns):
 		return p.fail(target, err, "has a name that cannot be looked up now")
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, errno.Refused):
 		return p.fail(target, err, "refuses connections")
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
-		errors.Is(err, syscall.EADDRNOTAVAIL):
+	case errors.Is(err, errno.HostUnreachable), errors.Is(err, errno.NetworkUnreachable),
+		errors.Is(err, errno.AddressUnavailable):
 		return p.fail(target, err, "cannot be reached from here")
 	case errors.Is(err, context.Canceled):
 		return p.fail(target, err, "was left because we are shutting down or out of time")
@@ -114,6 +114,6 @@ func timedOut(err error) bool {
 }
 
 func hungUp(err error) bool {
-	ends := []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, syscall.ECONNRESET, syscall.EPIPE}
+	ends := []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, errno.Reset, errno.BrokenPipe}
 	return slices.ContainsFunc(ends, func(end error) bool { return errors.Is(err, end) })
 }

@@ -1,0 +1,42 @@
+//go:build unix
+
+package ldap
+
+import (
+	"errors"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/auth"
+)
+
+// TestServerThatHangs: it accepts connections and answers nothing.
+func TestServerThatHangs(t *testing.T) {
+	r := newRig(t)
+	o := r.options(r.TLS)
+	o.Timeout = time.Second
+	s := source(t, o)
+	if _, err := s.Verify(t.Context(), "anna", "right"); err != nil {
+		t.Fatal(err)
+	}
+	template := r.options(r.TLS)
+	template.BindDN, template.BindPassword, template.BindTemplate = "", "", "uid={login},ou=people,dc=example,dc=com"
+	template.Timeout = time.Second
+	bound := source(t, template)
+	if err := bound.Probe(t.Context()); err != nil {
+		t.Errorf("a server that answers: %v", err)
+	}
+	r.Process().Signal(syscall.SIGSTOP)
+	_, err := s.Verify(t.Context(), "anna", "right")
+	if probe := bound.Probe(t.Context()); probe == nil {
+		t.Error("a server that hangs passes the probe")
+	}
+	r.Process().Signal(syscall.SIGCONT)
+	if err == nil || errors.Is(err, auth.ErrWrongPassword) {
+		t.Errorf("%v", err)
+	}
+	if _, err := s.Verify(t.Context(), "anna", "right"); err != nil {
+		t.Errorf("it goes on: %v", err)
+	}
+}

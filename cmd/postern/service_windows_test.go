@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/windows/svc"
+
+	"postern/relay/config"
+)
+
+// notedEvents notes what the Event Log would get.
+type notedEvents struct{ bytes.Buffer }
+
+// Error notes an error.
+func (n *notedEvents) Error(_ uint32, text string) error { return n.note("error", text) }
+
+// Warning notes a warning.
+func (n *notedEvents) Warning(_ uint32, text string) error { return n.note("warning", text) }
+
+// Info notes an information.
+func (n *notedEvents) Info(_ uint32, text string) error { return n.note("info", text) }
+
+func (n *notedEvents) note(level, text string) error {
+	_, err := fmt.Fprintf(n, "%s: %s|", level, text)
+	return err
+}
+
+// Events have the level and the text of a record, and what is below the level of [log] is none.
+func TestEvents(t *testing.T) {
+	var log notedEvents
+	w := &eventWriter{to: &log}
+	l := slog.New(w.handler(config.Log{Level: "info", Format: "text"})).With("listener", "submission")
+	l.Debug("no")
+	l.Info("ready", "address", ":587")
+	l.Warn("slow\nline")
+	l.Error("gone")
+	fmt.Fprint(w, "postern: no configuration\n")
+	const want = `info: msg=ready listener=submission address=:587|warning: msg="slow\nline" listener=submission|` +
+		`error: msg=gone listener=submission|error: postern: no configuration|`
+	if got := log.String(); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	log.Reset()
+	fmt.Fprint(w, strings.Repeat("x", 100_000))
+	if n := log.Len(); n > 31839 {
+		t.Errorf("an event of %d octets", n)
+	}
+}
+
+// The manager is told when mail is accepted, and when it is asked to end that the service drains, until it has.
+func TestServiceDrains(t *testing.T) {
+	requests, status := make(chan svc.ChangeRequest), make(chan svc.Status, 10)
+	drained := make(chan struct{})
+	s := &service{run: func(ctx context.Context, _ *eventWriter, started func()) int {
+		started()
+		<-ctx.Done()
+		<-drained
+		return 0
+	}}
+	ended := make(chan uint32)
+	go func() {
+		_, code := s.Execute(nil, requests, status)
+		ended <- code
+	}()
+	expect := func(state svc.State, accepts svc.Accepted) {
+		t.Helper()
+		if got := <-status; got.State != state || got.Accepts != accepts {
+			t.Fatalf("%+v, want state %d", got, state)
+		}
+	}
+	expect(svc.StartPending, 0)
+	expect(svc.Running, accepted)
+	requests <- svc.ChangeRequest{Cmd: svc.Interrogate}
+	expect(svc.Running, accepted)
+	requests <- svc.ChangeRequest{Cmd: svc.Stop}
+	expect(svc.StopPending, 0)
+	if step := <-status; step.State != svc.StopPending || step.CheckPoint != 1 || step.WaitHint == 0 {
+		t.Errorf("while it drains: %+v", step)
+	}
+	close(drained)
+	if code := <-ended; code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// A service that fails says so, so that the manager starts it again.
+func TestServiceFails(t *testing.T) {
+	s := &service{run: func(context.Context, *eventWriter, func()) int { return exitNo }}
+	if own, code := s.Execute(nil, nil, make(chan svc.Status, 10)); !own || code != exitNo {
+		t.Errorf("%v, %d", own, code)
+	}
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/windows/svc"
+	"golang.org/x/sys/windows/svc/eventlog"
+
+	"postern/internal/rights"
+)
+
+// asService is the last argument of the command line that the service manager has of us. To look who our parent is
+// would be a guess.
+const asService = "--as-service"
+
+// runAsService runs a command line under the service manager, if it is the one that the manager has, and returns the
+// exit code.
+func runAsService(a *app, args []string) (code int, is bool) {
+	if len(args) == 0 || args[len(args)-1] != asService {
+		return 0, false
+	}
+	args = args[:len(args)-1]
+	log, err := eventlog.Open(rights.Service)
+	if err != nil {
+		return exitNo, true // nobody could be told
+	}
+	defer log.Close()
+	s := &service{out: &eventWriter{to: log}, run: func(ctx context.Context, out *eventWriter, started func()) int {
+		a.events, a.started = out.handler, started
+		root := rootCommandOf(a)
+		root.SetErr(out)
+		root.SetOut(out)
+		return runIn(ctx, root, args)
+	}}
+	if path, missing := missingConfig(args); missing {
+		s.run = func(_ context.Context, out *eventWriter, _ func()) int {
+			fmt.Fprintf(out, "postern: there is no %s yet, so the service stops: run postern setup", path)
+			return 0 // or the manager would try again and again
+		}
+	}
+	if err := svc.Run(rights.Service, s); err != nil {
+		fmt.Fprintf(s.out, "postern: the service manager: %v", err)
+		return exitNo, true
+	}
+	return s.code, true
+}
+
+// missingConfig reports that the file of --config is not there.
+func missingConfig(args []string) (path string, missing bool) {
+	i := slices.Index(args, "--config")
+	if i < 0 || i+1 >= len(args) {
+		return "", false
+	}
+	_, err := os.Stat(args[i+1])
+	return args[i+1], os.IsNotExist(err)
+}
+
+// service is what the service manager talks to.
+type service struct {
+	out  *eventWriter
+	run  func(ctx context.Context, out *eventWriter, started func()) (code int)
+	code int
+}
+
+// While it starts or drains, the manager hears every step that it goes on, and waits for the next one.
+const (
+	pendingStep = 2 * time.Second
+	pendingHint = 20 * time.Second
+)
+
+const accepted = svc.AcceptStop | svc.AcceptPreShutdown | svc.AcceptShutdown
+
+// Execute implements svc.Handler: it runs until the program ends, which it does once it has drained after a request to
+// stop.
+func (s *service) Execute(_ []string, requests <-chan svc.ChangeRequest, status chan<- svc.Status) (bool, uint32) {
+	ctx, drain := context.WithCancel(context.Background())
+	defer drain()
+	started, ended := make(chan struct{}), make(chan int, 1)
+	go func() { ended <- s.run(ctx, s.out, sync.OnceFunc(func() { close(started) })) }()
+	now := svc.Status{State: svc.StartPending, WaitHint: uint32(pendingHint.Milliseconds())}
+	status <- now
+	tick := time.NewTicker(pendingStep)
+	defer tick.Stop()
+	for {
+		select {
+		case <-started:
+			started = nil
+			if now.State == svc.StartPending {
+				now = svc.Status{State: svc.Running, Accepts: accepted}
+				status <- now
+			}
+		case r := <-requests:
+			if r.Cmd == svc.Stop || r.Cmd == svc.Shutdown || r.Cmd == svc.PreShutdown {
+				now = svc.Status{State: svc.StopPending, WaitHint: uint32(pendingHint.Milliseconds())}
+				drain()
+			}
+			status <- now
+		case <-tick.C:
+			if now.State != svc.Running {
+				now.CheckPoint++
+				status <- now
+			}
+		case s.code = <-ended:
+			return true, uint32(s.code)
+		}
+	}
+}

@@ -1,0 +1,2 @@
+// Package places says where the files of the service are.
+package places
