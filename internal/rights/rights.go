@@ -20,9 +20,8 @@ type Rights struct {
 	Open                      bool // others may do anything at all
 	IsDir                     bool
 
-	text   string
-	others []string // Windows: the SIDs of others
-	owner  string   // Windows: its SID
+	text string
+	accounts
 }
 
 // String says what others may, for a person: "mode 0644" or "OFFICE\staff may read".

@@ -31,6 +31,12 @@ const (
 	deleteChild = 0x40 // FILE_DELETE_CHILD
 )
 
+// accounts are those whom a command names, by SID.
+type accounts struct {
+	owner  string
+	others []string
+}
+
 // Of looks at a file or directory.
 func Of(path string) (Rights, error) {
 	info, err := os.Stat(path)
