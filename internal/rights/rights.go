@@ -20,13 +20,8 @@ type Rights struct {
 	Open                      bool // others may do anything at all
 	IsDir                     bool
 
-	text   string
-	others []string // Windows: the SIDs of others
-	owner  string   // Windows: its SID
+	said
 }
-
-// String says what others may, for a person: "mode 0644" or "OFFICE\staff may read".
-func (r Rights) String() string { return r.text }
 
 // serviceSID is the SID of a service, which follows from its name, whether it is installed or not: what
 // `sc showsid NAME` prints.

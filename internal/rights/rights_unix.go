@@ -4,9 +4,16 @@ package rights
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 )
+
+// said is what a person is told.
+type said struct{ mode fs.FileMode }
+
+// String says what others may: "mode 0644".
+func (s said) String() string { return fmt.Sprintf("mode %04o", s.mode) }
 
 // Of looks at a file or directory; at what a link leads to.
 func Of(path string) (Rights, error) {
@@ -22,7 +29,7 @@ func OfInfo(_ string, info os.FileInfo) (Rights, error) {
 	mode := info.Mode().Perm()
 	return Rights{AnyoneReads: mode&0o004 != 0, AnyoneWrites: mode&0o002 != 0, OthersRead: mode&0o044 != 0,
 		OthersWrite: mode&0o022 != 0, Open: mode&0o077 != 0, IsDir: info.IsDir(),
-		text: fmt.Sprintf("mode %04o", mode)}, nil
+		said: said{mode}}, nil
 }
 
 // Command is the one that takes rights away, with what chmod has to be told.

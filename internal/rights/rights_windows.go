@@ -31,6 +31,16 @@ const (
 	deleteChild = 0x40 // FILE_DELETE_CHILD
 )
 
+// said is what a person is told, and the accounts that a command names, by SID.
+type said struct {
+	text   string
+	owner  string
+	others []string
+}
+
+// String says what others may: `OFFICE\staff may read`.
+func (s said) String() string { return s.text }
+
 // Of looks at a file or directory.
 func Of(path string) (Rights, error) {
 	info, err := os.Stat(path)

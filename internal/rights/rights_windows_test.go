@@ -64,7 +64,7 @@ func TestRead(t *testing.T) {
 
 // The command keeps those who need the file and names those who lose it.
 func TestCommand(t *testing.T) {
-	r := Rights{owner: "S-1-5-21-1-2-3-1001", others: []string{"S-1-5-32-545", "S-1-1-0"}}
+	r := Rights{said: said{owner: "S-1-5-21-1-2-3-1001", others: []string{"S-1-5-32-545", "S-1-1-0"}}}
 	got := r.Command("o-rwx", `C:\ProgramData\Postern\relay.toml`)
 	for _, part := range []string{`icacls "C:\ProgramData\Postern\relay.toml" /inheritance:r /grant:r *S-1-5-18:F`,
 		"*" + serviceSID(Service) + ":R ", "*S-1-5-21-1-2-3-1001:F", "/remove:g *S-1-5-32-545 *S-1-1-0"} {
