@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/auth"
+	"postern/internal/howto"
 	"postern/mail"
 	"postern/operate"
 	"postern/relay/backup"
@@ -174,7 +175,7 @@ What was locked, revoked or removed since then is valid again: look, before peop
 
 Next:
   postern check
-  systemctl start postern
-`, r.Made.Local().Format("2006-01-02 15:04:05Z07:00"), r.Dir, became)
+  %s
+`, r.Made.Local().Format("2006-01-02 15:04:05Z07:00"), r.Dir, became, howto.Start)
 	return err
 }

@@ -33,7 +33,7 @@ func (x storeExam) store(ctx context.Context) (list []finding.Finding) {
 	case errors.Is(err, relaystore.ErrOlder):
 		return []finding.Finding{found(codeStoreOlder, finding.Advice, path, sentence(said(err.Error())),
 			"Until then commands of this version do not work on the store, and what is in it was not looked at.",
-			"systemctl restart postern\nWith several nodes see docs/upgrade.md.")}
+			howto.Restart+"\nWith several nodes see docs/upgrade.md.")}
 	case err != nil && x.c.Store.URL.Server():
 		return []finding.Finding{serverSilent(path, "The store cannot be opened: "+sentence(said(err.Error())))}
 	case err != nil:
