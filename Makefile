@@ -7,7 +7,7 @@ BENCHFLAGS ?=
 # syntax: what Go's rules for pointers say of it is not ours to find out, at five times the cost.
 RACE = GORACE=atexit_sleep_ms=20 $(GO) test -race -parallel 4 -gcflags=modernc.org/...=-d=checkptr=0
 
-.PHONY: help build packages image chart demo test test-wine check bench bench-quick bench-postgres bench-tools docs pictures \
+.PHONY: help build packages image chart demo test test-clocks test-wine check bench bench-quick bench-postgres bench-tools docs pictures \
 	fuzz clean
 
 help: ## this list
@@ -34,6 +34,9 @@ test: ## vet and all tests with the race detector; installs the clients they use
 	$(GO) vet ./...
 	$(RACE) -timeout 15m ./...
 	if [ -f /usr/include/openssl/evp.h ] || [ "$$CI" = true ]; then $(RACE) -tags openssl ./relay/sign; fi
+
+test-clocks: ## the nodes of one database with clocks an hour ahead and behind: five minutes
+	./scripts/test-clocks
 
 test-wine: ## program, service and package for Windows, as far as Wine goes (Debian: wine, wine64, wixl, msitools)
 	./scripts/test-wine

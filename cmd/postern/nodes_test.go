@@ -125,10 +125,17 @@ func (n *node) start() {
 	n.accepts(true)
 }
 
+// clocks are how many seconds nodes' are off, where that can be.
+var clocks = map[string]string{"node2": "3600", "node3": "-3600"}
+
 func (n *node) launch() {
 	n.t.Helper()
 	n.launched = time.Now()
-	n.process, n.ended = testkit.Postern(n.t, "serve", "--config", n.config), make(chan struct{})
+	binary, env := testkit.Binary(n.t), []string(nil)
+	if shifted := os.Getenv("POSTERN_TEST_CLOCKS"); shifted != "" { // of scripts/test-clocks
+		binary, env = shifted, []string{"POSTERN_CLOCK=" + clocks[n.name]}
+	}
+	n.process, n.ended = testkit.Start(n.t, env, binary, "serve", "--config", n.config), make(chan struct{})
 	n.lives = append(n.lives, n.process)
 	go func(p *testkit.Process, ended chan struct{}) {
 		_ = p.Wait(time.Hour)
