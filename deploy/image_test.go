@@ -27,7 +27,8 @@ var image = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	binary := filepath.Join(dir, "postern-static")
-	build := command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", binary, "postern/cmd/postern")
+	build := command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", binary,
+		"postern/cmd/postern")
 	build.Env = append(build.Env, "CGO_ENABLED=0")
 	if said, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w\n%s", err, said)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"postern/auth"
+	"postern/internal/periodic"
 	"postern/internal/textfile"
 	"postern/mail"
 	"postern/relay/config"
@@ -68,15 +69,8 @@ func (a *accounts) tellSources() {
 func (a *accounts) watchSources(ctx context.Context, poll time.Duration) {
 	a.ProbeSources(ctx)
 	a.tellSources() // an alert of the last process may be over
-	tick := time.NewTicker(poll)
-	defer tick.Stop()
 	known, last := a.fingerprint(), a.fingerprint()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	periodic.Run(ctx, poll, func() {
 		a.ProbeDown(ctx)
 		now := a.fingerprint()
 		if !now.Same(known) && now.Same(last) { // seen twice: nobody is writing any more
@@ -84,7 +78,7 @@ func (a *accounts) watchSources(ctx context.Context, poll time.Duration) {
 			known = now
 		}
 		last = now
-	}
+	})
 }
 
 func (a *accounts) fingerprint() textfile.Fingerprint {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"postern/internal/periodic"
 	"postern/internal/textfile"
 	"postern/relay/sign"
 	relaystore "postern/relay/store"
@@ -58,16 +59,7 @@ func (s *Server) watchStore(ctx context.Context) {
 
 // watchRoom looks whether there is room for mail, by itself: a database that stands still holds up all else.
 func (s *Server) watchRoom(ctx context.Context) {
-	tick := time.NewTicker(s.options.Poll)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			s.room.Check()
-		}
-	}
+	periodic.Run(ctx, s.options.Poll, func() { s.room.Check() })
 }
 
 // takeChanges takes over what was changed since it was seen. What failed is tried again each
@@ -198,14 +190,7 @@ func watchFiles(ctx context.Context, files func() []string, period time.Duration
 	look := func() textfile.Fingerprint { return textfile.FingerprintOf(files()...) }
 	known := look()
 	last := known
-	tick := time.NewTicker(period)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	periodic.Run(ctx, period, func() {
 		now := look()
 		if !now.Same(known) && now.Same(last) { // seen twice: nobody is writing any more
 			changed(ctx)
@@ -213,5 +198,5 @@ func watchFiles(ctx context.Context, files func() []string, period time.Duration
 			now = known
 		}
 		last = now
-	}
+	})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"postern/internal/periodic"
 	"postern/relay"
 	"postern/relay/check"
 	"postern/relay/config"
@@ -87,16 +88,7 @@ func keepWatchdog(ctx context.Context) {
 	if err != nil || interval <= 0 {
 		return
 	}
-	tick := time.NewTicker(interval / 2)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			notify(daemon.SdNotifyWatchdog)
-		}
-	}
+	periodic.Run(ctx, interval/2, func() { notify(daemon.SdNotifyWatchdog) })
 }
 
 // checkView is what `check --json` prints.

@@ -84,7 +84,8 @@ func TestChangedKeysAreTold(t *testing.T) {
 		}
 		if untold := untoldKeys(text, now, after); len(untold) > 0 {
 			t.Errorf("relay.toml has other keys or values than that of %s, and no section %q of CHANGELOG.md since "+
-				"names `%s`; if %[1]s is not out yet, run scripts/release again", number, release.Configuration, strings.Join(untold, "`, `"))
+				"names `%s`; if %[1]s is not out yet, run scripts/release again", number,
+				release.Configuration, strings.Join(untold, "`, `"))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"postern/internal/periodic"
 	"postern/relay/sign"
 )
 
@@ -36,20 +37,14 @@ type Watcher struct {
 
 // Run looks until ctx ends, first when Every has passed: a start has other things to do.
 func (w *Watcher) Run(ctx context.Context) {
-	tick := time.NewTicker(w.Every)
-	defer tick.Stop()
-	for failing := false; ; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	failing := false
+	periodic.Run(ctx, w.Every, func() {
 		err := w.round(ctx, time.Now)
 		if err != nil && !failing && ctx.Err() == nil {
 			w.Logger.Warn("DKIM keys are not looked for in DNS", "err", err)
 		}
 		failing = err != nil
-	}
+	})
 }
 
 func (w *Watcher) round(ctx context.Context, clock func() time.Time) error {

@@ -63,7 +63,8 @@ func TestFaultOfOpenSSLIsCaught(t *testing.T) {
 			}
 			continue
 		}
-		if signature != nil || err == nil || !strings.Contains(err.Error(), "wrong signature, which is not used: EVP_PKEY_verify: ") {
+		if signature != nil || err == nil || !strings.Contains(err.Error(),
+			"wrong signature, which is not used: EVP_PKEY_verify: ") {
 			t.Errorf("%s: %x, %v", name, signature, err)
 		}
 		k := Key{Domain: "example.com", Selector: "s", Signer: s}

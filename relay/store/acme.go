@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"postern/internal/periodic"
 	"postern/relay/store/internal/db"
 )
 
@@ -286,22 +287,15 @@ func (a *ACME) reserve(name string, l *acmeLock) bool {
 // lock whether the work was done already.
 func (a *ACME) prolong(ctx context.Context, name string, l *acmeLock) {
 	defer close(l.done)
-	tick := time.NewTicker(lockRenew)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			err := a.s.write(ctx, func(t *tx) error {
-				return t.Run("UPDATE acme_lock SET until = ? WHERE name = ? AND owner = ?",
-					t.clock.nano(time.Now().Add(lockFor)), name, l.owner)
-			})
-			if err != nil && ctx.Err() == nil {
-				a.s.log.Warn("the lock of a certificate could not be prolonged", "lock", name, "err", err)
-			}
+	periodic.Run(ctx, lockRenew, func() {
+		err := a.s.write(ctx, func(t *tx) error {
+			return t.Run("UPDATE acme_lock SET until = ? WHERE name = ? AND owner = ?",
+				t.clock.nano(time.Now().Add(lockFor)), name, l.owner)
+		})
+		if err != nil && ctx.Err() == nil {
+			a.s.log.Warn("the lock of a certificate could not be prolonged", "lock", name, "err", err)
 		}
-	}
+	})
 }
 
 // Unlock implements certmagic.Locker.

@@ -118,7 +118,8 @@ func TestPartIsInUseMeanwhile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	exec("BEGIN; INSERT INTO content VALUES (" + part + ", 'm2', 0, 'x'); INSERT INTO message_body VALUES ('m2', 0, 0, " +
+	exec("BEGIN; INSERT INTO content VALUES (" + part + ", 'm2', 0, 'x'); INSERT INTO message_body VALUES ('m2', 0, " +
+		"0, " +
 		"1, " + part + ", 1, '', '', '')")
 	dropped := make(chan int, 1)
 	go func() {
@@ -129,7 +130,8 @@ func TestPartIsInUseMeanwhile(t *testing.T) {
 		dropped <- n
 	}()
 	for waits := false; !waits; { // as long as it does before it gives up: it comes again
-		waits = len(testkit.SQL(t, url, "SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'")) > 0
+		waits = len(testkit.SQL(t, url, "SELECT 1 FROM pg_locks WHERE NOT granted AND "+
+			"mode = 'AccessExclusiveLock'")) > 0
 		if !waits && len(dropped) > 0 {
 			t.Fatal("it does not wait for who writes")
 		}

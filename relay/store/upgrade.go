@@ -116,8 +116,8 @@ func (f *file) hold(found origin) (release func(), err error) {
 		release, err = lockFile(filepath.Join(filepath.Dir(f.path), LockName))
 		switch {
 		case errors.Is(err, ErrLocked):
-			return nil, fmt.Errorf("%w (%s), which still runs; this is %s: restart Postern (%s)", ErrOlder, found, this(),
-				howto.Restart)
+			return nil, fmt.Errorf("%w (%s), which still runs; this is %s: restart Postern (%s)", ErrOlder, found,
+				this(), howto.Restart)
 		case err != nil:
 			return nil, err
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postern/internal/logline"
+	"postern/internal/periodic"
 )
 
 // Sink stores events. AppendEvents commits all of them or none. An error that is ErrSinkAway is about the sink alone.
@@ -168,18 +169,7 @@ func (r *Recorder) Run(ctx context.Context) {
 	}
 }
 
-func (r *Recorder) runSummaries(ctx context.Context) {
-	tick := time.NewTicker(meterWindow)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			r.summarize()
-		}
-	}
-}
+func (r *Recorder) runSummaries(ctx context.Context) { periodic.Run(ctx, meterWindow, r.summarize) }
 
 // outlive returns a context that ends a while after ctx.
 func outlive(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
