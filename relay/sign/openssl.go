@@ -96,7 +96,7 @@ type opensslKey struct {
 
 // newSigner hands the key to libcrypto. It is freed there when nothing refers to the signer any more.
 func newSigner(k *rsa.PrivateKey) (crypto.Signer, error) {
-	s, err := loadDER(x509.MarshalPKCS1PrivateKey(k), &k.PublicKey)
+	s, err := loadDER(x509.MarshalPKCS1PrivateKey(k), &rsa.PublicKey{N: k.N, E: k.E}) // k need not stay
 	if err != nil {
 		return nil, err // not a nil pointer in an interface
 	}

@@ -88,7 +88,8 @@ func TestErrorsOfOpenSSL(t *testing.T) {
 	}
 	small := &opensslKey{private: good.private, verifier: good.verifier, public: &rsaKey(t, leastBits).PublicKey}
 	if _, err := small.Sign(nil, digest[:], crypto.SHA256); err == nil || !strings.Contains(err.Error(),
-		"EVP_PKEY_sign: error:") {
+		"EVP_PKEY_sign: error:") || strings.Contains(err.Error(), "asn1") { // that of a key before
+
 		t.Errorf("into less room than a signature takes: %v", err)
 	}
 	runtime.KeepAlive(good)
