@@ -280,7 +280,7 @@ func TestDropAll(t *testing.T) {
 func TestExamineRefuses(t *testing.T) {
 	fileOnly(t)
 	for want, change := range map[string]string{
-		"written by a newer postern (schema 999": "INSERT INTO migration VALUES (999, 1)",
+		"written by a newer postern (schema 999": "INSERT INTO migration (version, applied) VALUES (999, 1)",
 		"no store of postern":                    "PRAGMA application_id = 7",
 		"schema version cannot be read":          "DELETE FROM migration",
 	} {
