@@ -109,6 +109,10 @@ func TestImageIsThatOfTheContainerfile(t *testing.T) {
 	settings := regexp.MustCompile(`(?m)^(USER|STOPSIGNAL|ENTRYPOINT|CMD|ENV|EXPOSE|VOLUME|HEALTHCHECK) .*`).
 		FindAllString(read(t, "Containerfile"), -1)
 	slices.Sort(settings)
+	revision := strings.TrimSpace(run(t, "git", "rev-parse", "HEAD"))
+	if run(t, "git", "--no-optional-locks", "status", "--porcelain", "--untracked-files=no") != "" {
+		revision += "-modified"
+	}
 	for _, arch := range []string{"amd64", "arm64"} {
 		said := run(t, skopeo, "--override-arch", arch, "inspect", "--raw", "--config", "oci-archive:"+archive)
 		var got imageConfig
@@ -128,7 +132,8 @@ func TestImageIsThatOfTheContainerfile(t *testing.T) {
 		if slices.Sort(lines); !slices.Equal(lines, settings) {
 			t.Errorf("the image has\n%s\nand the Containerfile\n%s", strings.Join(lines, "\n"), strings.Join(settings, "\n"))
 		}
-		if c.Labels["org.opencontainers.image.version"] != "1.0.0" {
+		if c.Labels["org.opencontainers.image.version"] != "1.0.0" ||
+			c.Labels["org.opencontainers.image.revision"] != revision {
 			t.Errorf("its labels are %q", c.Labels)
 		}
 	}
