@@ -30,8 +30,8 @@ new mail is taken, or the daemon does not run; then what the store and the confi
 Upstreams are tried by mail: one that nothing was sent to yet counts as working. "postern upstream test" tries it now.
 
 With --ready the answer is that of /readyz at [admin] address, for health checks of containers: exit code 0 if new mail
-is taken, else 1 with the reason. That all upstreams are down is no such reason, since mail is taken and kept. --alive asks
-/healthz, whether the daemon answers at all, for who restarts what is not healthy.`,
+is taken, else 1 with the reason. That all upstreams are down is no such reason, since mail is taken and kept.
+--alive asks /healthz, whether the daemon answers at all, for whoever restarts what is not healthy.`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if onlyReady {
