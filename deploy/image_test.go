@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -124,13 +125,14 @@ func TestImageIsThatOfTheContainerfile(t *testing.T) {
 		}
 		c := got.Config
 		lines := []string{"USER " + c.User, "STOPSIGNAL " + c.StopSignal, "ENTRYPOINT " + list(c.Entrypoint),
-			"CMD " + list(c.Cmd), "ENV " + strings.Join(c.Env, " "), "EXPOSE " + strings.Join(names(c.ExposedPorts), " "),
-			"VOLUME " + strings.Join(names(c.Volumes), " "),
+			"CMD " + list(c.Cmd), "ENV " + strings.Join(c.Env, " "),
+			"EXPOSE " + strings.Join(names(c.ExposedPorts), " "), "VOLUME " + strings.Join(names(c.Volumes), " "),
 			fmt.Sprintf("HEALTHCHECK --interval=%s --timeout=%s --start-period=%s --retries=%d CMD %s",
 				short(c.Healthcheck.Interval), short(c.Healthcheck.Timeout), short(c.Healthcheck.StartPeriod),
 				c.Healthcheck.Retries, list(c.Healthcheck.Test[1:]))}
 		if slices.Sort(lines); !slices.Equal(lines, settings) {
-			t.Errorf("the image has\n%s\nand the Containerfile\n%s", strings.Join(lines, "\n"), strings.Join(settings, "\n"))
+			t.Errorf("the image has\n%s\nand the Containerfile\n%s", strings.Join(lines, "\n"),
+				strings.Join(settings, "\n"))
 		}
 		if c.Labels["org.opencontainers.image.version"] != "1.0.0" ||
 			c.Labels["org.opencontainers.image.revision"] != revision {
@@ -290,11 +292,11 @@ func TestChartSays(t *testing.T) {
 		{"one", "Service", 0, "spec.selector", selector},
 		{"one", "Service", 1, "spec.ports", `[{"name":"admin","port":8587,"targetPort":"admin"}]`},
 		{"one", "Service", 1, "spec.clusterIP", `"None"`},
-		{"one", "NetworkPolicy", 0, "spec", `{"ingress":[{"ports":` + mail + `}],"podSelector":{"matchLabels":` + selector +
-			`},"policyTypes":["Ingress"]}`},
-		{"several", "NetworkPolicy", 0, "spec.ingress", `[{"from":[{"ipBlock":{"cidr":"192.0.2.0/24"}}],"ports":` + mail +
-			`},{"from":[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"monitoring"}}}],"ports":` +
-			probes + `}]`},
+		{"one", "NetworkPolicy", 0, "spec", `{"ingress":[{"ports":` + mail +
+			`}],"podSelector":{"matchLabels":` + selector + `},"policyTypes":["Ingress"]}`},
+		{"several", "NetworkPolicy", 0, "spec.ingress", `[{"from":[{"ipBlock":{"cidr":"192.0.2.0/24"}}],"ports":` +
+			mail + `},{"from":[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"monitoring"}}}],` +
+			`"ports":` + probes + `}]`},
 		{"several", "NetworkPolicy", 0, "spec.policyTypes", `["Ingress","Egress"]`},
 		{"several", "PodDisruptionBudget", 0, "spec", `{"maxUnavailable":1,"selector":{"matchLabels":` + selector +
 			`},"unhealthyPodEvictionPolicy":"AlwaysAllow"}`},
@@ -315,6 +317,44 @@ func TestChartSays(t *testing.T) {
 			t.Errorf("%s: %s of %s is %s, want %s", c.values, c.path, c.kind, got, c.want)
 		}
 	}
+}
+
+// The chart knows each key of relay.toml that is a secret: such as stand in a ConfigMap are refused. url is one in
+// [[alert]] alone, and proxy with a password.
+func TestChartKnowsEverySecret(t *testing.T) {
+	chart := read(t, "helm/postern/templates/_helpers.tpl")
+	known := regexp.MustCompile(`has \$key \(list ([^)]*)\)`).FindStringSubmatch(chart)
+	if known == nil {
+		t.Fatal("the chart has no list of them")
+	}
+	want := []string{"proxy", "url"}
+	for _, quoted := range strings.Fields(known[1]) {
+		want = append(want, strings.Trim(quoted, `"`))
+	}
+	slices.Sort(want)
+	got := slices.Compact(slices.Sorted(slices.Values(secretKeys(reflect.TypeFor[config.Config]()))))
+	if !slices.Equal(got, want) {
+		t.Errorf("relay.toml has the secrets %q, and the chart knows %q", got, want)
+	}
+}
+
+// secretKeys are the keys of relay.toml whose values are secrets, in a part of it.
+func secretKeys(part reflect.Type) (keys []string) {
+	for part.Kind() == reflect.Slice || part.Kind() == reflect.Pointer || part.Kind() == reflect.Map {
+		part = part.Elem()
+	}
+	if part.Kind() != reflect.Struct {
+		return nil
+	}
+	for i := range part.NumField() {
+		field := part.Field(i)
+		if key := field.Tag.Get("toml"); field.Type == reflect.TypeFor[config.Secret]() {
+			keys = append(keys, key)
+		} else if key != "" || field.Anonymous {
+			keys = append(keys, secretKeys(field.Type)...)
+		}
+	}
+	return keys
 }
 
 // isRelay checks that Postern takes relay.toml of the chart, and that it fits what the chart mounts and probes.

@@ -44,7 +44,7 @@ is taken, else 1 with the reason. That all upstreams are down is no such reason,
 		},
 	}
 	cmd.Flags().BoolVar(&onlyReady, "ready", false, "only whether new mail is taken, for health checks")
-	cmd.Flags().BoolVar(&onlyAlive, "alive", false, "only whether the daemon answers, for health checks that restart it")
+	cmd.Flags().BoolVar(&onlyAlive, "alive", false, "only whether the daemon answers, for checks that restart it")
 	withJSON(cmd)
 	cmd.MarkFlagsMutuallyExclusive("ready", "alive", "json")
 	return cmd
