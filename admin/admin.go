@@ -42,7 +42,7 @@ type Options struct {
 	Before func(http.Handler) http.Handler
 }
 
-// maxConnections bounds the connected clients; a scraper and a probe need one each, a browser up to six.
+// maxConnections bounds the open connections; a scraper and a probe need one each, a browser up to six.
 const maxConnections = 100
 
 // Handler returns the HTTP handler: /healthz, /readyz, /metrics, and Options.Rest. Names that are not ours are refused
@@ -103,39 +103,63 @@ func hostOf(field string) string {
 	return strings.TrimSuffix(strings.ToLower(field), ".")
 }
 
-// bounded closes connections beyond a limit at once.
+// bounded bounds the connections that are open at once. Whoever comes beyond the bound gets in all the same, and the
+// oldest connection of whoever has most is closed: nobody keeps probes and scrapers out by holding all of them.
 type bounded struct {
 	net.Listener
-	free chan struct{}
+	most int
+	mu   sync.Mutex
+	open []*counted // oldest first; guarded by mu
 }
 
-func bound(l net.Listener, n int) *bounded { return &bounded{l, make(chan struct{}, n)} }
+func bound(l net.Listener, n int) *bounded { return &bounded{Listener: l, most: n} }
 
 // Accept implements net.Listener.
 func (b *bounded) Accept() (net.Conn, error) {
-	for {
-		c, err := b.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case b.free <- struct{}{}:
-			return &counted{Conn: c, release: sync.OnceFunc(func() { <-b.free })}, nil
-		default:
-			c.Close()
-		}
+	conn, err := b.Listener.Accept()
+	if err != nil {
+		return nil, err
 	}
+	from, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
+	c := &counted{Conn: conn, from: from, in: b}
+	if displaced := b.add(c); displaced != nil {
+		displaced.Close()
+	}
+	return c, nil
 }
 
-// counted is a connection that releases its slot when it closes.
+// add returns the connection that has to go for this one, or nil.
+func (b *bounded) add(c *counted) *counted {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.open = append(b.open, c)
+	if len(b.open) <= b.most {
+		return nil
+	}
+	has, most := map[string]int{}, 0
+	for _, o := range b.open {
+		has[o.from]++
+		most = max(most, has[o.from])
+	}
+	return b.open[slices.IndexFunc(b.open, func(o *counted) bool { return has[o.from] == most })]
+}
+
+func (b *bounded) remove(c *counted) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.open = slices.DeleteFunc(b.open, func(o *counted) bool { return o == c })
+}
+
+// counted is a connection that counts until it closes.
 type counted struct {
 	net.Conn
-	release func()
+	from string // the client's address
+	in   *bounded
 }
 
 // Close implements net.Conn.
 func (c *counted) Close() error {
-	defer c.release()
+	c.in.remove(c)
 	return c.Conn.Close()
 }
 

@@ -8,8 +8,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -97,44 +100,104 @@ func TestHost(t *testing.T) {
 	}
 }
 
-// Connections beyond the bound are closed at once, and a place that gets free is used again.
+// calls is a listener whose connections come from the addresses that they are told.
+type calls struct {
+	net.Listener
+	from chan string
+}
+
+func (l calls) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return calling{c, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(<-l.from + ":1024"))}, nil
+}
+
+type calling struct {
+	net.Conn
+	from net.Addr
+}
+
+func (c calling) RemoteAddr() net.Addr { return c.from }
+
+// Nobody who holds all connections keeps others out: who comes beyond the bound displaces the oldest of whoever has
+// most, and nobody else.
 func TestConnectionsAreBounded(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := bound(inner, 2)
+	from := make(chan string, 1)
+	l := bound(calls{inner, from}, 3)
 	defer l.Close()
-	accepted := make(chan net.Conn, 4)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			accepted <- c
+	dial := func(address string) (client, server net.Conn) {
+		t.Helper()
+		from <- address
+		client, err := net.Dial("tcp", inner.Addr().String())
+		if err == nil {
+			t.Cleanup(func() { client.Close() })
+			server, err = l.Accept()
 		}
-	}()
-	dial := func() net.Conn {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return client, server
+	}
+	goes := func(c net.Conn, why string) {
+		t.Helper()
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("%s: the connection that has to go is open: %v", why, err)
+		}
+	}
+	scraper, scraped := dial("192.0.2.1")
+	first, _ := dial("192.0.2.9")
+	second, held := dial("192.0.2.9")
+	probe, _ := dial("192.0.2.2")
+	goes(first, "a probe comes while another has most")
+	third, _ := dial("192.0.2.9")
+	goes(second, "who has most comes again")
+	held.Close() // once more, as the server does
+	dial("192.0.2.3")
+	goes(scraper, "all have one")
+	scraped.Close()
+	for _, c := range []net.Conn{probe, third} {
+		c.SetReadDeadline(time.Now().Add(time.Millisecond))
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a connection that may stay: %v", err)
+		}
+	}
+	if len(l.open) != 3 {
+		t.Errorf("%d are counted", len(l.open))
+	}
+}
+
+// A probe is answered while one client holds as many connections as there may be, and more.
+func TestProbeBesideAFlood(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := calls{inner, make(chan string, 1)}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, l, testOptions(nil)) }()
+	for range maxConnections + 1 {
+		l.from <- "192.0.2.9"
 		c, err := net.Dial("tcp", inner.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { c.Close() })
-		return c
+		defer c.Close()
 	}
-	dial()
-	first := <-accepted
-	dial()
-	<-accepted
-	if _, err := dial().Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		t.Errorf("a third is not closed: %v", err)
+	l.from <- "192.0.2.1"
+	resp, err := http.Get("http://" + inner.Addr().String() + "/healthz")
+	if err != nil {
+		t.Fatal(err)
 	}
-	first.Close()
-	first.Close()
-	dial()
-	<-accepted
-	if len(l.free) != 2 {
-		t.Errorf("%d places are taken", len(l.free))
+	resp.Body.Close()
+	cancel()
+	if err := <-done; err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("%s, %v", resp.Status, err)
 	}
 }

@@ -3,11 +3,15 @@
 package deploy
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -95,6 +99,7 @@ type imageConfig struct {
 		Healthcheck           struct {
 			Test                           []string
 			Interval, Timeout, StartPeriod time.Duration
+			Retries                        int
 		}
 	} `json:"config"`
 }
@@ -103,7 +108,13 @@ type imageConfig struct {
 func TestImageIsThatOfTheContainerfile(t *testing.T) {
 	skopeo := testkit.Need(t, "skopeo")
 	archive := imageOf(t)
-	file := read(t, "Containerfile")
+	settings := regexp.MustCompile(`(?m)^(USER|STOPSIGNAL|ENTRYPOINT|CMD|ENV|EXPOSE|VOLUME|HEALTHCHECK) .*`).
+		FindAllString(read(t, "Containerfile"), -1)
+	slices.Sort(settings)
+	revision := strings.TrimSpace(run(t, "git", "rev-parse", "HEAD"))
+	if run(t, "git", "--no-optional-locks", "status", "--porcelain", "--untracked-files=no") != "" {
+		revision += "-modified"
+	}
 	for _, arch := range []string{"amd64", "arm64"} {
 		said := run(t, skopeo, "--override-arch", arch, "inspect", "--raw", "--config", "oci-archive:"+archive)
 		var got imageConfig
@@ -116,25 +127,64 @@ func TestImageIsThatOfTheContainerfile(t *testing.T) {
 		c := got.Config
 		lines := []string{"USER " + c.User, "STOPSIGNAL " + c.StopSignal, "ENTRYPOINT " + list(c.Entrypoint),
 			"CMD " + list(c.Cmd), "ENV " + strings.Join(c.Env, " "),
-			"HEALTHCHECK --interval=" + short(c.Healthcheck.Interval) + " --timeout=" + short(c.Healthcheck.Timeout) +
-				" --start-period=" + short(c.Healthcheck.StartPeriod) + " CMD " + list(c.Healthcheck.Test[1:])}
-		for volume := range c.Volumes {
-			lines = append(lines, "VOLUME "+volume)
+			"EXPOSE " + strings.Join(names(c.ExposedPorts), " "), "VOLUME " + strings.Join(names(c.Volumes), " "),
+			fmt.Sprintf("HEALTHCHECK --interval=%s --timeout=%s --start-period=%s --retries=%d CMD %s",
+				short(c.Healthcheck.Interval), short(c.Healthcheck.Timeout), short(c.Healthcheck.StartPeriod),
+				c.Healthcheck.Retries, list(c.Healthcheck.Test[1:]))}
+		if slices.Sort(lines); !slices.Equal(lines, settings) {
+			t.Errorf("the image has\n%s\nand the Containerfile\n%s", strings.Join(lines, "\n"),
+				strings.Join(settings, "\n"))
 		}
-		for _, line := range lines {
-			if !strings.Contains(file, "\n"+line+"\n") {
-				t.Errorf("Containerfile has no line %q", line)
-			}
-		}
-		for _, port := range strings.Fields(regexp.MustCompile(`\nEXPOSE (.*)`).FindStringSubmatch(file)[1]) {
-			if _, open := c.ExposedPorts[port+"/tcp"]; !open {
-				t.Errorf("port %s is not in it", port)
-			}
-		}
-		if c.Labels["org.opencontainers.image.version"] != "1.0.0" {
+		if c.Labels["org.opencontainers.image.version"] != "1.0.0" ||
+			c.Labels["org.opencontainers.image.revision"] != revision {
 			t.Errorf("its labels are %q", c.Labels)
 		}
 	}
+}
+
+// What a container sees is the binary, the authorities, and the volume, which belongs to the user and to nobody else:
+// a volume that an engine makes is as the directory is here.
+func TestImageRoot(t *testing.T) {
+	dir := t.TempDir()
+	run(t, testkit.Need(t, "skopeo"), "--override-arch", "amd64", "copy", "-q", "oci-archive:"+imageOf(t), "dir:"+dir)
+	var manifest struct{ Layers []struct{ Digest string } }
+	if err := json.Unmarshal([]byte(read(t, filepath.Join(dir, "manifest.json"))), &manifest); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, layer := range manifest.Layers {
+		blob := read(t, filepath.Join(dir, strings.TrimPrefix(layer.Digest, "sha256:")))
+		packed, err := gzip.NewReader(strings.NewReader(blob))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for archive := tar.NewReader(packed); ; {
+			h, err := archive.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, fmt.Sprintf("%04o %d:%d %s", h.Mode, h.Uid, h.Gid, h.Name))
+		}
+	}
+	want := []string{"0755 0:0 etc/", "0755 0:0 etc/postern/", "0755 0:0 etc/ssl/", "0755 0:0 etc/ssl/certs/",
+		"0644 0:0 etc/ssl/certs/ca-certificates.crt", "0755 0:0 run/", "0755 0:0 run/secrets/", "0755 0:0 usr/",
+		"0755 0:0 usr/local/", "0755 0:0 usr/local/bin/", "0755 0:0 usr/local/bin/postern", "0755 0:0 var/",
+		"0755 0:0 var/lib/", "0700 65532:65532 var/lib/postern/"}
+	if !slices.Equal(got, want) {
+		t.Errorf("the image has\n%s", strings.Join(got, "\n"))
+	}
+}
+
+// names are the keys of a set, in order, and ports of TCP without their protocol.
+func names(set map[string]struct{}) (all []string) {
+	for name := range set {
+		all = append(all, strings.TrimSuffix(name, "/tcp"))
+	}
+	slices.Sort(all)
+	return all
 }
 
 // list is the JSON of a list, with a space after each comma, as people write it.
@@ -161,7 +211,7 @@ func TestChartIsRenderedAnew(t *testing.T) {
 	err := filepath.Walk("helm", func(path string, info os.FileInfo, err error) error {
 		name, _ := filepath.Rel("helm", path)
 		part, _, _ := strings.Cut(name, "/")
-		if err == nil && info.Mode().IsRegular() && (part == "postern" || part == "values") &&
+		if err == nil && info.Mode().IsRegular() && part != "strict" && info.Name() != "SHA256SUMS" &&
 			!strings.Contains(sums, "  "+name+"\n") {
 			t.Errorf("%s is not in deploy/helm/rendered/SHA256SUMS: call 'make chart'", name)
 		}
@@ -213,6 +263,99 @@ func TestChartHasWhatTheShapeNeeds(t *testing.T) {
 	if n := len(rendered(t, "one", "PodDisruptionBudget")); n != 0 {
 		t.Errorf("one node has %d budgets of disruptions", n)
 	}
+}
+
+// What the cluster does with pods, and who reaches them: each is what values and relay.toml of the shape say.
+func TestChartSays(t *testing.T) {
+	const pod, container = "spec.template.spec.", "spec.template.spec.containers.0."
+	const selector = `{"app.kubernetes.io/instance":"postern","app.kubernetes.io/name":"postern"}`
+	const alive = `{"path":"/healthz","port":"admin","scheme":"HTTPS"}`
+	const probes = `[{"port":"admin","protocol":"TCP"}]`
+	const mail = `[{"port":"submission","protocol":"TCP"},{"port":"submissions","protocol":"TCP"}]`
+	for _, c := range []struct {
+		values, kind string
+		number       int // of the objects of that kind
+		path, want   string
+	}{
+		{"one", "StatefulSet", 0, container + "lifecycle", `{"preStop":{"sleep":{"seconds":5}}}`},
+		{"one", "StatefulSet", 0, pod + "terminationGracePeriodSeconds", `90`},
+		{"one", "StatefulSet", 0, container + "startupProbe",
+			`{"failureThreshold":120,"httpGet":` + alive + `,"periodSeconds":5}`},
+		{"one", "StatefulSet", 0, container + "livenessProbe",
+			`{"failureThreshold":6,"httpGet":` + alive + `,"periodSeconds":10,"timeoutSeconds":5}`},
+		{"one", "StatefulSet", 0, container + "ports", `[{"containerPort":587,"name":"submission"},` +
+			`{"containerPort":465,"name":"submissions"},{"containerPort":8587,"name":"admin"}]`},
+		{"one", "StatefulSet", 0, pod + "topologySpreadConstraints.0.labelSelector.matchLabels", selector},
+		{"one", "StatefulSet", 0, "spec.selector.matchLabels", selector},
+		{"one", "Service", 0, "spec.ports", `[{"name":"submission","port":587,"targetPort":"submission"},` +
+			`{"name":"submissions","port":465,"targetPort":"submissions"}]`},
+		{"one", "Service", 0, "spec.externalTrafficPolicy", `"Local"`},
+		{"one", "Service", 0, "spec.selector", selector},
+		{"one", "Service", 1, "spec.ports", `[{"name":"admin","port":8587,"targetPort":"admin"}]`},
+		{"one", "Service", 1, "spec.clusterIP", `"None"`},
+		{"one", "NetworkPolicy", 0, "spec", `{"ingress":[{"ports":` + mail +
+			`}],"podSelector":{"matchLabels":` + selector + `},"policyTypes":["Ingress"]}`},
+		{"several", "NetworkPolicy", 0, "spec.ingress", `[{"from":[{"ipBlock":{"cidr":"192.0.2.0/24"}}],"ports":` +
+			mail + `},{"from":[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"monitoring"}}}],` +
+			`"ports":` + probes + `}]`},
+		{"several", "NetworkPolicy", 0, "spec.policyTypes", `["Ingress","Egress"]`},
+		{"several", "PodDisruptionBudget", 0, "spec", `{"maxUnavailable":1,"selector":{"matchLabels":` + selector +
+			`},"unhealthyPodEvictionPolicy":"AlwaysAllow"}`},
+	} {
+		var object any
+		if err := json.Unmarshal(rendered(t, c.values, c.kind)[c.number], &object); err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range strings.Split(c.path, ".") {
+			switch at := object.(type) {
+			case map[string]any:
+				object = at[step]
+			case []any:
+				object = at[0]
+			}
+		}
+		if got, err := json.Marshal(object); err != nil || string(got) != c.want {
+			t.Errorf("%s: %s of %s is %s, want %s", c.values, c.path, c.kind, got, c.want)
+		}
+	}
+}
+
+// The chart knows each key of relay.toml that is a secret: such as stand in a ConfigMap are refused. url is one in
+// [[alert]] alone, and proxy with a password.
+func TestChartKnowsEverySecret(t *testing.T) {
+	chart := read(t, "helm/postern/templates/_helpers.tpl")
+	known := regexp.MustCompile(`has \$key \(list ([^)]*)\)`).FindStringSubmatch(chart)
+	if known == nil {
+		t.Fatal("the chart has no list of them")
+	}
+	want := []string{"proxy", "url"}
+	for _, quoted := range strings.Fields(known[1]) {
+		want = append(want, strings.Trim(quoted, `"`))
+	}
+	slices.Sort(want)
+	got := slices.Compact(slices.Sorted(slices.Values(secretKeys(reflect.TypeFor[config.Config]()))))
+	if !slices.Equal(got, want) {
+		t.Errorf("relay.toml has the secrets %q, and the chart knows %q", got, want)
+	}
+}
+
+// secretKeys are the keys of relay.toml whose values are secrets, in a part of it.
+func secretKeys(part reflect.Type) (keys []string) {
+	for part.Kind() == reflect.Slice || part.Kind() == reflect.Pointer || part.Kind() == reflect.Map {
+		part = part.Elem()
+	}
+	if part.Kind() != reflect.Struct {
+		return nil
+	}
+	for i := range part.NumField() {
+		field := part.Field(i)
+		if key := field.Tag.Get("toml"); field.Type == reflect.TypeFor[config.Secret]() {
+			keys = append(keys, key)
+		} else if key != "" || field.Anonymous {
+			keys = append(keys, secretKeys(field.Type)...)
+		}
+	}
+	return keys
 }
 
 // isRelay checks that Postern takes relay.toml of the chart, and that it fits what the chart mounts and probes.

@@ -22,9 +22,15 @@ const readyTime = 4 * time.Second
 // defaultAdmin is where a daemon answers whose relay.toml says nothing else, and one in a container as a rule.
 const defaultAdmin = "127.0.0.1:8587"
 
-// sayReady is `status --ready`.
-func (a *app) sayReady(cmd *cobra.Command) error {
-	answer, err := a.readiness(cmd.Context())
+// What `status --ready` and `status --alive` ask.
+const (
+	readyPath = "/readyz"
+	alivePath = "/healthz"
+)
+
+// sayProbe is `status --ready` and `status --alive`.
+func (a *app) sayProbe(cmd *cobra.Command, path string) error {
+	answer, err := a.probe(cmd.Context(), path)
 	if err != nil {
 		return err
 	}
@@ -32,32 +38,33 @@ func (a *app) sayReady(cmd *cobra.Command) error {
 	return err
 }
 
-// readiness returns what /readyz says first, or an error with it: for who has no HTTP client, such as a container.
-func (a *app) readiness(ctx context.Context) (string, error) {
+// probe returns what the daemon says first at that path, or an error with it: for who has no HTTP client, such as a
+// container.
+func (a *app) probe(ctx context.Context, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
 	c, err := a.read()
 	if err != nil {
-		// The daemon does not use a file that it refuses: it goes on with the one before, and is as ready as it was.
+		// The daemon does not use a file that it refuses: it goes on with the one before, and is as well as it was.
 		for _, secure := range []bool{false, true} {
-			if answer, notReady := askReady(ctx, defaultAdmin, secure); notReady == nil {
+			if answer, unwell := askProbe(ctx, defaultAdmin, secure, path); unwell == nil {
 				return answer, nil
 			}
 		}
 		return "", err
 	}
 	if c.Admin.Address == "" {
-		return "", fmt.Errorf("[admin] address is \"\", so that nobody can ask whether new mail is taken: write such "+
+		return "", fmt.Errorf("[admin] address is \"\", so that nobody can ask the daemon how it is: write such "+
 			"as %q", defaultAdmin)
 	}
-	return askReady(ctx, c.Admin.Address, c.Admin.TLS)
+	return askProbe(ctx, c.Admin.Address, c.Admin.TLS, path)
 }
 
-// askReady asks the daemon of this machine at its admin address. One that stands for all addresses of the machine is
+// askProbe asks the daemon of this machine at its admin address. One that stands for all addresses of the machine is
 // asked on this machine.
-func askReady(ctx context.Context, address string, secure bool) (string, error) {
+func askProbe(ctx context.Context, address string, secure bool, path string) (string, error) {
 	scheme := map[bool]string{false: "http", true: "https"}[secure]
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://localhost/readyz", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://localhost"+path, nil)
 	if err != nil {
 		return "", err
 	}

@@ -51,8 +51,36 @@ func TestStatusReady(t *testing.T) {
 			t.Errorf("%+v: exit code %d, %q", c, exit, said)
 		}
 	}
-	if exit, said := runStatus("relay.toml", "--ready", "--json"); exit == 0 {
-		t.Errorf("--ready has no JSON, and says %q", said)
+	for _, both := range [][]string{{"--ready", "--json"}, {"--alive", "--json"}, {"--ready", "--alive"}} {
+		if exit, said := runStatus("relay.toml", both...); exit == 0 {
+			t.Errorf("%q says %q", both, said)
+		}
+	}
+}
+
+// Whoever restarts what is not healthy is not told of what a restart does not mend.
+func TestStatusAlive(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/healthz" {
+			http.Error(w, "store: full", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	}))
+	path := filepath.Join(t.TempDir(), "relay.toml")
+	text := fmt.Sprintf("hostname = \"a.example.com\"\n[admin]\naddress = %q\n", server.Listener.Addr())
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if exit, said := runStatus(path, "--alive"); exit != 0 || said != "ok\n" {
+		t.Errorf("exit code %d, %q", exit, said)
+	}
+	if exit, _ := runStatus(path, "--ready"); exit != exitNo {
+		t.Errorf("it is ready: exit code %d", exit)
+	}
+	server.Close()
+	if exit, said := runStatus(path, "--alive"); exit != exitNo || !strings.Contains(said, "no daemon answers") {
+		t.Errorf("without a daemon: exit code %d, %q", exit, said)
 	}
 }
 
@@ -66,14 +94,14 @@ func runStatus(path string, args ...string) (exit int, said string) {
 }
 
 // An address that stands for all of the machine is asked on the machine.
-func TestAskReadyOfAllAddresses(t *testing.T) {
+func TestProbeOfAllAddresses(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, "ready")
 	}))
 	defer server.Close()
 	_, port, _ := strings.Cut(server.Listener.Addr().String(), ":")
 	for _, address := range []string{":" + port, "0.0.0.0:" + port} {
-		if answer, err := askReady(context.Background(), address, false); answer != "ready" || err != nil {
+		if answer, err := askProbe(context.Background(), address, false, readyPath); answer != "ready" || err != nil {
 			t.Errorf("%s: %q, %v", address, answer, err)
 		}
 	}

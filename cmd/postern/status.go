@@ -20,7 +20,7 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	onlyReady := false
+	onlyReady, onlyAlive := false, false
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "One page: can mail leave, listeners, sources of logins, upstreams, queue, certificates, disk",
@@ -30,18 +30,23 @@ new mail is taken, or the daemon does not run; then what the store and the confi
 Upstreams are tried by mail: one that nothing was sent to yet counts as working. "postern upstream test" tries it now.
 
 With --ready the answer is that of /readyz at [admin] address, for health checks of containers: exit code 0 if new mail
-is taken, else 1 with the reason. That all upstreams are down is no such reason, since mail is taken and kept.`,
+is taken, else 1 with the reason. That all upstreams are down is no such reason, since mail is taken and kept.
+--alive asks /healthz, whether the daemon answers at all, for whoever restarts what is not healthy.`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if onlyReady {
-				return a.sayReady(cmd)
+				return a.sayProbe(cmd, readyPath)
+			}
+			if onlyAlive {
+				return a.sayProbe(cmd, alivePath)
 			}
 			return a.sayStatus(cmd)
 		},
 	}
 	cmd.Flags().BoolVar(&onlyReady, "ready", false, "only whether new mail is taken, for health checks")
+	cmd.Flags().BoolVar(&onlyAlive, "alive", false, "only whether the daemon answers, for checks that restart it")
 	withJSON(cmd)
-	cmd.MarkFlagsMutuallyExclusive("ready", "json")
+	cmd.MarkFlagsMutuallyExclusive("ready", "alive", "json")
 	return cmd
 }
 

@@ -119,7 +119,7 @@ func (s *source) settings() settings {
 		Volumes:      map[string]struct{}{"/var/lib/postern": {}},
 		Labels:       s.labels(),
 		StopSignal:   "SIGTERM",
-		Healthcheck: healthcheck{Test: []string{"CMD", "postern", "status", "--ready"}, Interval: 30 * time.Second,
+		Healthcheck: healthcheck{Test: []string{"CMD", "postern", "status", "--alive"}, Interval: 30 * time.Second,
 			Timeout: 5 * time.Second, StartPeriod: time.Minute, Retries: 3},
 	}
 }

@@ -26,7 +26,7 @@ func main() {
 	out := flag.String("o", "", "the archive to write")
 	ca := flag.String("ca", "", "PEM of the authorities that upstreams are verified against")
 	flag.StringVar(&s.version, "version", "", "of Postern")
-	flag.StringVar(&s.revision, "revision", "", "the commit")
+	flag.StringVar(&s.revision, "revision", "", "the commit, with -modified if the files are others")
 	flag.Parse()
 	if err := run(*out, *ca, s, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "ociimage:", err)
