@@ -64,7 +64,6 @@ func (p *provider) refuse(err error) {
 // While the database is away, who was let in lately sends what the provider takes at once, and nothing else is taken;
 // then all goes on by itself, and the trace knows what happened.
 func TestHandOffWhileDatabaseIsAway(t *testing.T) {
-	t.Parallel()
 	for name, how := range map[string]func(*testkit.Gate){
 		"cut": (*testkit.Gate).Cut, "stalled": (*testkit.Gate).Stall,
 	} {

@@ -57,18 +57,27 @@ func TestLookingChangesNoOlderStore(t *testing.T) {
 		!strings.Contains(said, "[store-older]") {
 		t.Error(said)
 	}
+	if said, _, _ := l.run("doctor"); strings.Contains(said, "upstream-untested") {
+		t.Error(said)
+	}
 	if said, _, _ := l.run("status"); !strings.Contains(said, older) {
 		t.Error(said)
 	}
 	if said := l.ok("__complete", "user", "show", ""); strings.Contains(said, "anna") {
 		t.Error(said)
 	}
+	for _, args := range [][]string{{"user", "list"}, {"queue", "list"}, {"trace"}, {"dkim", "list"},
+		{"upstream", "test", "provider"}, {"user", "lock", "anna@example.com"}} {
+		if _, _, err := l.run(args...); err == nil || !strings.Contains(err.Error(), older) {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
 	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, before) {
 		t.Errorf("the store has changed (%v)", err)
 	}
 }
 
-// A command works on an older store once no daemon does, and the older version sees what it sees.
+// Commands work on an older store once the daemon has brought it up to date.
 func TestCommandOnOlderStore(t *testing.T) {
 	l, path := olderStore(t)
 	daemon, err := os.OpenFile(filepath.Join(filepath.Dir(path), relaystore.LockName), os.O_RDWR|os.O_CREATE, 0o600)
@@ -88,6 +97,13 @@ func TestCommandOnOlderStore(t *testing.T) {
 		}
 	}
 	daemon.Close()
+	s, err := relaystore.Open(t.Context(), relaystore.Options{Dir: filepath.Dir(path), Daemon: true})
+	if err == nil {
+		err = s.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	if said := l.ok("user", "list"); !strings.Contains(said, "anna@example.com") {
 		t.Error(said)
 	}

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"postern/relay/monitor"
 	"postern/relay/outbound"
 	"postern/relay/status"
+	relaystore "postern/relay/store"
 	"postern/relay/trial"
 	"postern/relay/upstream"
 	"postern/relay/upstream/oauth"
@@ -96,7 +98,10 @@ func otherWay(r *trial.Report, s *trial.Step) bool {
 
 // tried says what a test came to.
 func (x upstreamExam) tried(u *config.Upstream, a attempt, broken map[string]bool) (list []finding.Finding) {
-	if a.err != nil {
+	switch {
+	case errors.Is(a.err, relaystore.ErrOlder): // storeExam says so
+		return nil
+	case a.err != nil:
 		return []finding.Finding{found(codeUpstreamUntested, finding.Fault, u.Name, "Upstream "+u.Name+" could not be "+
 			"tried: "+sentence(said(a.err.Error())), "It is not known whether mail can leave there.",
 			"postern upstream test "+u.Name)}

@@ -229,7 +229,7 @@ func TestHistoryIsCountedByTheMigration(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = s.Close()
-	if s, err = Open(t.Context(), at(t, Options{Dir: dir})); err != nil {
+	if s, err = Open(t.Context(), at(t, Options{Dir: dir, Daemon: true})); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()

@@ -271,13 +271,13 @@ func TestFailedMigration(t *testing.T) {
 	good := migrations
 	t.Cleanup(func() { migrations = good })
 	migrations = append(good[:len(good):len(good)], migration{both: "CREATE TABLE extra (x); CREATE TABLE user (y)"})
-	if _, err := Open(t.Context(), at(t, Options{Dir: dir})); err == nil ||
+	if _, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true})); err == nil ||
 		!strings.Contains(err.Error(), fmt.Sprint("to ", len(migrations))) {
 		t.Fatalf("a migration that fails: %v", err)
 	}
 	migrations = append(good[:len(good):len(good)], migration{both: "CREATE TABLE extra (x)"})
 	for range 2 {
-		s, err := Open(t.Context(), at(t, Options{Dir: dir}))
+		s, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -287,7 +287,7 @@ func TestFailedMigration(t *testing.T) {
 		s.Close()
 	}
 	migrations = good
-	_, err := Open(t.Context(), at(t, Options{Dir: dir}))
+	_, err := Open(t.Context(), at(t, Options{Dir: dir, Daemon: true}))
 	if err == nil || !strings.Contains(err.Error(), "at most: install") {
 		t.Errorf("the older version: %v", err)
 	}

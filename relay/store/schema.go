@@ -164,7 +164,7 @@ var errForeign = errors.New("it is a database, but not of postern: move it away,
 
 // prepareSchema brings the schema up to date, and returns what it was before. hold is asked before an existing store of
 // an older version is changed.
-func prepareSchema(conn db.Conn, hold func(found origin) (release func(), err error)) (found origin, err error) {
+func prepareSchema(conn db.Conn, hold func(found origin) error) (found origin, err error) {
 	app, err := prepareOurs(conn)
 	if err != nil {
 		return found, err
@@ -176,11 +176,9 @@ func prepareSchema(conn db.Conn, hold func(found origin) (release func(), err er
 	case found.schema > len(migrations):
 		return found, found.newer()
 	case found.schema > 0 && found.schema < len(migrations):
-		release, err := hold(found)
-		if err != nil {
+		if err := hold(found); err != nil {
 			return found, err
 		}
-		defer release()
 	}
 	for version := found.schema; version < len(migrations); version++ {
 		if err := migrate(conn, version+1, migrations[version].both+migrations[version].file); err != nil {

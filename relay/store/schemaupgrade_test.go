@@ -161,13 +161,18 @@ const (
 	isCommand = commandVariable + "=1"
 )
 
+func tooOld() string {
+	return fmt.Sprintf("the store is of an older Postern (%s, schema %d): the next start of this one", release.Version(),
+		len(migrations))
+}
+
 func tooNew() string {
 	return fmt.Sprintf("it was written by %s (schema %d), and this is %[1]s, which knows schema %[3]d at most: install",
 		release.Version(), len(migrations)+1, len(migrations))
 }
 
-// A command of a newer version leaves the store of a daemon that runs alone, and so does a second daemon. Once that has
-// ended the store is brought up to date, and the older version does not use it any more.
+// A command of a newer version leaves an older store alone, whether a daemon runs or not, and so does a second daemon.
+// The next daemon brings it up to date, and the older version does not use it any more.
 func TestNewerBesideOlder(t *testing.T) {
 	once(t)
 	dir := filepath.Join(t.TempDir(), "data")
@@ -180,6 +185,8 @@ func TestNewerBesideOlder(t *testing.T) {
 	if said := old.ends(); said != "good" {
 		t.Error(said)
 	}
+	fails(t, tooOld(), dir, newStep, isCommand)
+	opens(t, dir, newStep)
 	opens(t, dir, newStep, isCommand)
 	fails(t, tooNew(), dir)
 	fails(t, tooNew(), dir, isCommand)
@@ -198,8 +205,8 @@ func TestNewerNodeBesideOlder(t *testing.T) {
 	old.says("open")
 	want := "changes the database: stop the nodes that use it (a on "
 	fails(t, want, b, url, nodeVariable+"=b", newStep)
-	fails(t, want, b, url, newStep, isCommand)
-	fails(t, want, a, url, newStep, isCommand) // on the machine of the older one
+	fails(t, tooOld(), b, url, newStep, isCommand)
+	fails(t, tooOld(), a, url, newStep, isCommand) // on the machine of the older one
 	old.add("m1")
 	opens(t, b, url, nodeVariable+"=b") // of the same version
 	if said := old.ends(); said != "good" {

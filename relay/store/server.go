@@ -23,7 +23,7 @@ type server struct {
 	config  postgres.Config
 	name    string // for people
 	opts    Options
-	making  bool          // the schema is being brought up to date, which was allowed
+	told    bool          // that the schema is brought up to date
 	seek    time.Duration // outcomeFor
 	clock   clock
 	readers *readers     // of mail; for what must be known of the database

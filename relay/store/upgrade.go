@@ -106,25 +106,19 @@ func (f *file) openMain() (*sqlite.Conn, error) {
 	return conn, nil
 }
 
-// hold keeps daemons off while the schema changes. An older one that runs would not know what is new in it.
-func (f *file) hold(found origin) (release func(), err error) {
-	release = func() {}
-	if f.look {
-		return nil, found.left()
+// hold refuses to change the schema to all but the daemon, which has the lock of the directory. An older one that runs
+// would not know what is new in it, and who only looks must not take the way back from anybody.
+func (f *file) hold(found origin) error {
+	switch {
+	case f.daemon && !f.look:
+		f.log.Warn("the store is brought up to date: the older version cannot use it any more", "store", f.path,
+			"from", found.String(), "to", this().String())
+		return nil
+	case Serving(Options{Dir: filepath.Dir(f.path)}):
+		return fmt.Errorf("%w (%s), which still runs; this is %s: restart Postern (%s)", ErrOlder, found, this(),
+			howto.Restart)
 	}
-	if !f.daemon { // which has the lock
-		release, err = lockFile(filepath.Join(filepath.Dir(f.path), LockName))
-		switch {
-		case errors.Is(err, ErrLocked):
-			return nil, fmt.Errorf("%w (%s), which still runs; this is %s: restart Postern (%s)", ErrOlder, found,
-				this(), howto.Restart)
-		case err != nil:
-			return nil, err
-		}
-	}
-	f.log.Warn("the store is brought up to date: the older version cannot use it any more", "store", f.path, "from",
-		found.String(), "to", this().String())
-	return release, nil
+	return found.left()
 }
 
 // left refuses a store that is to be left as it is.

@@ -12,7 +12,7 @@ import (
 
 var errForeignTables = errors.New("the database has tables, but not Postern's: name an empty database in [store] url")
 
-// prepareTables brings the schema up to date, one transaction a version. Others wait meanwhile.
+// prepareTables brings the schema up to date, one transaction a version, or makes it in one. Others wait meanwhile.
 func (s *server) prepareTables(conn *postgres.Conn) error {
 	for {
 		if _, err := conn.Begin(); err != nil {
@@ -37,7 +37,8 @@ func lockSchema(conn *postgres.Conn) error {
 	return conn.Exec("SET LOCAL lock_timeout = 0; " + schemaLock + "; SET LOCAL lock_timeout = 10000")
 }
 
-// nextVersion brings the schema to its next version, within a transaction, and reports whether there may be more.
+// nextVersion brings the schema to its next version, or from nothing to the last, within a transaction, and reports
+// whether there may be more.
 func (s *server) nextVersion(conn *postgres.Conn) (more bool, err error) {
 	found, err := tablesOrigin(conn)
 	switch {
@@ -48,28 +49,35 @@ func (s *server) nextVersion(conn *postgres.Conn) (more bool, err error) {
 	case found.schema == len(migrations):
 		return false, nil
 	case found.schema == 0:
-		s.making = true
-		err = conn.Exec("CREATE TABLE migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL)")
-	default:
-		err = s.hold(conn, found)
+		return false, makeTables(conn)
 	}
-	if err != nil {
+	if err := s.hold(conn, found); err != nil {
 		return false, err
 	}
-	m := migrations[found.schema]
-	if err := conn.Exec(m.both + ";" + m.server); err != nil {
-		return false, stopped(found.schema, err)
-	}
-	return true, noteVersion(conn, found.schema+1)
+	return true, step(conn, found.schema)
 }
 
-// hold refuses to change the schema while other nodes live, which would not know what is new in it. One that stood
-// still finds the new schema when it wakes up, and ends: see beat.
-func (s *server) hold(conn *postgres.Conn, found origin) error {
-	if s.making {
-		return nil
+func makeTables(conn *postgres.Conn) error {
+	err := conn.Exec("CREATE TABLE migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL)")
+	for version := 0; err == nil && version < len(migrations); version++ {
+		err = step(conn, version)
 	}
-	if s.opts.Look {
+	return err
+}
+
+// step brings the schema from a version to the next.
+func step(conn *postgres.Conn, version int) error {
+	m := migrations[version]
+	if err := conn.Exec(m.both + ";" + m.server); err != nil {
+		return stopped(version, err)
+	}
+	return noteVersion(conn, version+1)
+}
+
+// hold refuses to change the schema to all but a node, and to that while others live, which would not know what is new
+// in it: they may join between two steps. One that stood still finds the new schema when it wakes up, and ends: see beat.
+func (s *server) hold(conn *postgres.Conn, found origin) error {
+	if s.opts.Look || !s.opts.Daemon {
 		return found.left()
 	}
 	others, err := s.others(conn)
@@ -80,9 +88,11 @@ func (s *server) hold(conn *postgres.Conn, found origin) error {
 		return fmt.Errorf("%w (%s), and this one (%s) changes the database: stop the nodes that use it (%s), then "+
 			"start this one; nothing was changed", ErrOlder, found, this(), strings.Join(others, ", "))
 	}
-	s.log.Warn("the store is brought up to date: the older version cannot use it any more", "store", s.name, "from",
-		found.String(), "to", this().String())
-	s.making = true
+	if !s.told {
+		s.log.Warn("the store is brought up to date: the older version cannot use it any more", "store", s.name,
+			"from", found.String(), "to", this().String())
+	}
+	s.told = true
 	return nil
 }
 
