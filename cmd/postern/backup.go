@@ -109,6 +109,9 @@ func (f *secretFlags) check(cmd *cobra.Command) error {
 	return nil
 }
 
+// given reports whether there is to be a passphrase.
+func (f *secretFlags) given() bool { return f.ask || f.file != "" }
+
 // forBackup is the passphrase to encrypt with; "": none.
 func (f *secretFlags) forBackup(cmd *cobra.Command) (auth.Secret, error) {
 	if !f.ask {

@@ -85,7 +85,8 @@ func (a *app) restore(cmd *cobra.Command, name string, f *restoreFlags) error {
 		return err
 	}
 	defer done()
-	passphrase := func() (auth.Secret, error) { return f.by.forRestore(cmd, name) }
+	passphrase := backup.Passphrase{Given: f.by.given(),
+		Ask: func() (auth.Secret, error) { return f.by.forRestore(cmd, name) }}
 	if f.printConfig {
 		text, err := backup.Configuration(from, passphrase)
 		if err == nil {

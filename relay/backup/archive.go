@@ -81,13 +81,21 @@ var ErrNewer = errors.New("it was made by a newer postern: install that version,
 // errCut: the archive ends before its end.
 var errCut = errors.New("it is cut off")
 
+// secretPart reports whether a part is in encrypted backups alone.
+func secretPart(name string) bool {
+	return name == seal.KeyFile || name == configName || strings.HasPrefix(name, config.TLSDir+"/")
+}
+
 // check returns what is wrong with a manifest.
-func (m *Manifest) check() error {
+func (m *Manifest) check(encrypted bool) error {
 	known, seen := partNames(), map[string]bool{}
 	for _, p := range m.Parts {
 		switch sum, err := hex.DecodeString(p.SHA256); {
 		case !slices.Contains(known, p.Name):
 			return fmt.Errorf("it has a part %.60q, which no backup has", p.Name)
+		case !encrypted && secretPart(p.Name):
+			return fmt.Errorf("it is not encrypted and has %s, which only encrypted backups have: somebody else made it",
+				p.Name)
 		case seen[p.Name]:
 			return fmt.Errorf("it has %s twice", p.Name)
 		case p.Size < 0 || err != nil || len(sum) != sha256.Size:
@@ -196,12 +204,34 @@ func sumOf(text []byte) string {
 // ageHeader begins what age has encrypted.
 const ageHeader = "age-encryption.org/v1\n"
 
-// decrypted is the archive behind an encryption, if there is one. The passphrase is asked for only then.
-func decrypted(r io.Reader, passphrase func() (auth.Secret, error)) (io.Reader, error) {
+// Passphrase is the one to decrypt with.
+type Passphrase struct {
+	Ask   func() (auth.Secret, error) // is called only if the backup is encrypted
+	Given bool                        // a backup that is not encrypted is refused: it is not the one that was meant
+}
+
+// plain is what an archive is read from.
+type plain struct {
+	io.Reader
+	encrypted bool // it was
+}
+
+// decrypted is the archive behind an encryption, if there is one.
+func decrypted(r io.Reader, passphrase Passphrase) (plain, error) {
 	b := bufio.NewReaderSize(r, 64<<10)
-	if head, _ := b.Peek(len(ageHeader)); string(head) != ageHeader {
-		return b, nil
+	if head, err := b.Peek(len(ageHeader)); string(head) != ageHeader {
+		if passphrase.Given && (err == nil || err == io.EOF) {
+			err = errors.New("it is not encrypted, and a passphrase was given: it is not the backup that was made with " +
+				"one; say no passphrase if it is the right file all the same")
+			return plain{}, err
+		}
+		return plain{Reader: b}, nil
 	}
+	archive, err := decrypt(b, passphrase.Ask)
+	return plain{archive, true}, err
+}
+
+func decrypt(r io.Reader, passphrase func() (auth.Secret, error)) (io.Reader, error) {
 	secret, err := passphrase()
 	if err != nil {
 		return nil, err
@@ -211,23 +241,22 @@ func decrypted(r io.Reader, passphrase func() (auth.Secret, error)) (io.Reader, 
 		return nil, err
 	}
 	by.SetMaxWorkFactor(workFactor)
-	plain, err := age.Decrypt(b, by)
+	archive, err := age.Decrypt(r, by)
 	if _, wrong := errors.AsType[*age.NoIdentityMatchError](err); wrong {
 		return nil, errors.New("the passphrase is another one")
 	}
-	return plain, err
+	return archive, err
 }
 
 // readArchive tells begin what the backup says of itself, gives each part to use, in order, and returns the manifest.
 // Nothing of what they got is to be believed before readArchive has returned nil: checksums come last.
-func readArchive(r io.Reader, begin func(m *Manifest) error, use func(p Part, r io.Reader) error) (m Manifest,
-	err error) {
+func readArchive(r plain, begin func(m *Manifest) error, use func(p Part, r io.Reader) error) (m Manifest, err error) {
 	t := tar.NewReader(r)
 	text, err := small(t, manifestName, maxManifest)
 	if err != nil {
 		return m, err
 	}
-	if m, err = parseManifest(text); err == nil {
+	if m, err = parseManifest(text, r.encrypted); err == nil {
 		err = begin(&m)
 	}
 	if err != nil {
@@ -255,7 +284,7 @@ func readArchive(r io.Reader, begin func(m *Manifest) error, use func(p Part, r 
 	return m, nil
 }
 
-func parseManifest(text []byte) (m Manifest, err error) {
+func parseManifest(text []byte, encrypted bool) (m Manifest, err error) {
 	var format struct {
 		Format int `json:"format"`
 	}
@@ -268,7 +297,7 @@ func parseManifest(text []byte) (m Manifest, err error) {
 	if err := json.Unmarshal(text, &m); err != nil {
 		return m, errors.New("its manifest is damaged")
 	}
-	return m, m.check()
+	return m, m.check(encrypted)
 }
 
 // next is the next entry, which must be a regular file of that name.

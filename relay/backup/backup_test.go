@@ -77,7 +77,8 @@ func killed(what string) error {
 
 const passphrase auth.Secret = "correct horse"
 
-func secret() (auth.Secret, error) { return passphrase, nil }
+// secret is asked for where a backup is encrypted.
+var secret = Passphrase{Ask: func() (auth.Secret, error) { return passphrase, nil }}
 
 func taken(*Manifest) error { return nil }
 
@@ -154,7 +155,7 @@ func (h *home) restore(file string, o RestoreOptions) (dir string, err error) {
 	if o.Dir == "" {
 		o.Dir = filepath.Join(h.TempDir(), "data")
 	}
-	if o.Passphrase == nil {
+	if o.Passphrase.Ask == nil {
 		o.Passphrase = secret
 	}
 	if o.Settle == nil {
@@ -275,15 +276,15 @@ func TestMakeAndRestore(t *testing.T) {
 }
 
 // changed is a backup with some parts changed, and right checksums again.
-func changed(t *testing.T, plain string, change func(m *Manifest, files map[string][]byte)) string {
+func changed(t *testing.T, made string, change func(m *Manifest, files map[string][]byte)) string {
 	t.Helper()
-	f, err := os.Open(plain)
+	f, err := os.Open(made)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	parts := map[string][]byte{}
-	m, err := readArchive(f, taken, func(p Part, r io.Reader) (err error) {
+	m, err := readArchive(plain{Reader: f}, taken, func(p Part, r io.Reader) (err error) {
 		parts[p.Name], err = io.ReadAll(r)
 		return err
 	})
@@ -328,7 +329,18 @@ func TestRestoreRefuses(t *testing.T) {
 		{"no key at all", plain, "is no key", RestoreOptions{SealKey: long}},
 		{"a missing key", plain, "no such file", RestoreOptions{SealKey: filepath.Join(h.base, "none")}},
 		{"another passphrase", sealed, "the passphrase is another one", RestoreOptions{
-			Passphrase: func() (auth.Secret, error) { return "wrong", nil }}},
+			Passphrase: Passphrase{Ask: func() (auth.Secret, error) { return "wrong", nil }}}},
+		{"a passphrase for what is not encrypted", plain, "not encrypted, and a passphrase was given", RestoreOptions{
+			SealKey: key, Passphrase: Passphrase{Ask: secret.Ask, Given: true}}},
+		{"a key of somebody's", changed(t, plain, func(_ *Manifest, f map[string][]byte) {
+			f[seal.KeyFile] = must(os.ReadFile(key))
+		}), "not encrypted and has seal.key", RestoreOptions{}},
+		{"a relay.toml of somebody's", changed(t, plain, func(_ *Manifest, f map[string][]byte) {
+			f[configName] = nil
+		}), "not encrypted and has relay.toml", RestoreOptions{SealKey: key}},
+		{"a certificate of somebody's", changed(t, plain, func(_ *Manifest, f map[string][]byte) {
+			f["tls/self-signed.crt"] = nil
+		}), "not encrypted and has tls/self-signed.crt", RestoreOptions{SealKey: key}},
 		{"settled by nobody", plain, "not now", RestoreOptions{SealKey: key,
 			Settle: func(context.Context, *store.Store, *Manifest) error { return errors.New("not now") }}},
 		{"not accepted", plain, "not that one", RestoreOptions{SealKey: key,
@@ -440,12 +452,9 @@ func (h *home) killAt(what string, step int, dir, file string) bool {
 // calling it again ends it.
 func TestKillRestore(t *testing.T) {
 	h := newHome(t)
-	o := h.options("plain")
-	_, plain := h.make(o)
-	all := changed(t, plain, func(_ *Manifest, f map[string][]byte) { // not encrypted, which takes a second each time
-		f["seal.key"] = must(os.ReadFile(filepath.Join(h.dir, "seal.key")))
-		f["tls/self-signed.crt"] = []byte("a certificate")
-	})
+	o := h.options("sealed")
+	o.Passphrase = passphrase
+	_, all := h.make(o)
 	step := 1
 	for ; h.killAt("restore", step, filepath.Join(h.base, strconv.Itoa(step)), all); step++ {
 		dir := filepath.Join(h.base, strconv.Itoa(step))
@@ -459,7 +468,7 @@ func TestKillRestore(t *testing.T) {
 		if h.killAt("restore", 1<<20, dir, all) {
 			t.Fatal("killed at no step")
 		}
-		h.wantHome(dir, "alerts.json", "tls", "tls/self-signed.crt")
+		h.wantHome(dir, "alerts.json", "tls", "tls/self-signed-rsa.pem", "tls/self-signed.crt")
 	}
 	if step < 12 {
 		t.Errorf("only %d steps", step)
@@ -614,8 +623,8 @@ func FuzzRestore(f *testing.F) {
 // A whole backup of which some octets were changed or are missing is refused, wherever they are.
 func TestRestoreOfDamaged(t *testing.T) {
 	h := newHome(t)
-	_, plain := h.make(h.options("plain"))
-	whole := must(os.ReadFile(plain))
+	_, made := h.make(h.options("plain"))
+	whole := must(os.ReadFile(made))
 	try := func(what string, data []byte) {
 		t.Helper()
 		file, dir := filepath.Join(h.base, "damaged"), filepath.Join(t.TempDir(), "data")
@@ -630,7 +639,7 @@ func TestRestoreOfDamaged(t *testing.T) {
 	flipped[len(whole)/2] ^= 4
 	try("changed", flipped)
 	read := func(data []byte) error {
-		_, err := readArchive(bytes.NewReader(data), taken, func(Part, io.Reader) error { return nil })
+		_, err := readArchive(plain{Reader: bytes.NewReader(data)}, taken, func(Part, io.Reader) error { return nil })
 		return err
 	}
 	h.must(read(whole))

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"postern/auth"
 	"postern/internal/disk"
 	"postern/relay/config"
 	"postern/relay/seal"
@@ -18,10 +17,9 @@ import (
 
 // RestoreOptions say what is brought back, and where to.
 type RestoreOptions struct {
-	Dir     string // data directory, which is missing or empty
-	SealKey string // file of the key that seals secrets, for a backup that has it not; "": none
-	// Passphrase is asked for if the backup is encrypted.
-	Passphrase func() (auth.Secret, error)
+	Dir        string // data directory, which is missing or empty
+	SealKey    string // file of the key that seals secrets, for a backup that has it not; "": none
+	Passphrase Passphrase
 	// Accept is asked before anything else is read; an error refuses the backup. nil: all are taken.
 	Accept func(m *Manifest) error
 	// Settle makes the store ready for its new life, before it gets its place. An error leaves nothing behind.
@@ -81,7 +79,7 @@ func Check(ctx context.Context, from io.Reader, o RestoreOptions) (m Manifest, e
 }
 
 // Configuration is the relay.toml that a backup has, after all of that was verified.
-func Configuration(from io.Reader, passphrase func() (auth.Secret, error)) (text []byte, err error) {
+func Configuration(from io.Reader, passphrase Passphrase) (text []byte, err error) {
 	plain, err := decrypted(from, passphrase)
 	if err != nil {
 		return nil, unread(err)
