@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,7 +35,7 @@ Without one it has none of these. What is sealed in data_dir stays sealed: copy 
 place than the backups. Without it DKIM keys, consents and passwords cannot be restored. The file still has mail and
 hashes of passwords in clear; only its owner may read it.
 
-Beside FILE there is FILE.part meanwhile, of twice the size of the store. Files of secrets that relay.toml names and
+Meanwhile there is FILE.part beside FILE, and a copy of the store in data_dir/backup.part. Files of secrets that relay.toml names and
 certificates of your own are not in it. See docs/disaster.md.`
 
 func (a *app) backupCommand() *cobra.Command {
@@ -57,12 +59,25 @@ func (a *app) backupCommand() *cobra.Command {
 		if err := by.check(cmd); err != nil {
 			return err
 		}
+		defer endOnHangup(cmd)()
 		return a.makeBackup(cmd, o, &by)
 	}
 	cmd.Flags().BoolVar(&o.WithoutMail, "without-mail", false, "leave out queued messages")
 	cmd.Flags().BoolVar(&o.Overwrite, "overwrite", false, "replace FILE, once the new backup is whole")
 	by.add(cmd, "encrypt with")
 	return withJSON(cmd)
+}
+
+// endOnHangup ends a command also when its terminal or the reader of its output goes away, so that what it has beside
+// itself in clear is removed.
+func endOnHangup(cmd *cobra.Command) (stop func()) {
+	signals := []os.Signal{syscall.SIGPIPE}
+	if !signal.Ignored(syscall.SIGHUP) { // as by nohup
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), signals...)
+	cmd.SetContext(ctx)
+	return stop
 }
 
 func (a *app) makeBackup(cmd *cobra.Command, o backup.Options, by *secretFlags) error {

@@ -66,6 +66,7 @@ func (a *app) restoreCommand() *cobra.Command {
 		if err := f.by.check(cmd); err != nil {
 			return err
 		}
+		defer endOnHangup(cmd)()
 		return a.restore(cmd, args[0], &f)
 	}
 	cmd.Flags().StringVar(&f.queue, "queue", "", "`what` becomes of mail that is in its queue: keep, hold or drop")

@@ -211,6 +211,69 @@ func (h *home) wantHome(dir string, files ...string) {
 	}
 }
 
+// A copy of the store that a killed backup has left goes with the next one of any name, and at the start of the daemon;
+// while a backup has it, it stays.
+func TestCopyGoes(t *testing.T) {
+	h := newHome(t)
+	left := filepath.Join(h.dir, "backup.part", store.FileName)
+	leave := func(at int) {
+		t.Helper()
+		if !h.killAt("make", at, h.dir, filepath.Join(h.base, "killed")) {
+			t.Fatal("not killed")
+		}
+		if _, err := os.Stat(left); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := func() {
+		t.Helper()
+		if _, err := os.Stat(filepath.Dir(left)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the copy is there: %v", err)
+		}
+	}
+	leave(3) // as it writes the archive
+	h.make(h.options("another"))
+	gone()
+	leave(3)
+	daemon := func() { h.must(must(store.Open(t.Context(), store.Options{Dir: h.dir, Daemon: true})).Close()) }
+	daemon()
+	gone()
+	o := h.options("third")
+	o.step = func(what string) {
+		if what != "write" {
+			return
+		}
+		daemon()
+		if _, err := os.Stat(left); err != nil {
+			t.Error(err)
+		}
+		if _, err := Make(t.Context(), h.options("fourth")); err == nil ||
+			!strings.Contains(err.Error(), "another backup is just being made") {
+			t.Error(err)
+		}
+	}
+	h.make(o)
+	gone()
+}
+
+// A check writes no key to the disk.
+func TestCheckWritesNoKey(t *testing.T) {
+	h := newHome(t)
+	o := h.options("sealed")
+	o.Passphrase = passphrase
+	_, sealed := h.make(o)
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	var wrote []string
+	from := must(os.Open(sealed))
+	defer from.Close()
+	_, err := Check(t.Context(), from, RestoreOptions{Passphrase: secret,
+		step: func(what string) { wrote = append(wrote, what) }})
+	if err != nil || !slices.Equal(wrote, []string{"write postern.db"}) || len(names(t, tmp)) != 0 {
+		t.Errorf("%v, %v, %v", err, wrote, names(t, tmp))
+	}
+}
+
 // nothingLeft looks for what a backup has beside it while it is made.
 func (h *home) nothingLeft() {
 	h.Helper()
@@ -379,7 +442,7 @@ func TestRestoreRefuses(t *testing.T) {
 		t.Errorf("a directory in use: %v", err)
 	}
 	h.wantHome(h.dir, "alerts.json", "postern.sock", "tls", "tls/self-signed-rsa.pem", "tls/self-signed.crt",
-		"postern.db-wal", "postern.db-shm")
+		"postern.db-wal", "postern.db-shm", "backup.lock")
 }
 
 // What a backup may not be written to.

@@ -72,7 +72,12 @@ func Make(ctx context.Context, o Options) (made Made, err error) {
 		o.step("tidy")
 		err = errors.Join(err, done())
 	}()
-	m, files, err := o.collect(ctx, dir)
+	at, forget, err := o.Store.CopyPlace()
+	if err != nil {
+		return made, err
+	}
+	defer func() { err = errors.Join(err, forget()) }()
+	m, files, err := o.collect(ctx, at)
 	if err != nil {
 		return made, err
 	}
@@ -98,12 +103,12 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// workplace makes a directory of our own beside the file, so that a rename gives that its name. What an earlier backup
-// left there that was broken off goes. done removes it.
+// workplace makes a directory of our own beside the file, so that a rename gives that its name. It has the archive
+// alone: the copy of the store, which is in clear, is in data_dir. What an earlier backup left there that was broken
+// off goes. done removes it.
 func (o *Options) workplace() (dir string, done func() error, err error) {
 	if o.File == Standard {
-		dir, err = os.MkdirTemp("", "postern-backup-*")
-		return dir, func() error { return os.RemoveAll(dir) }, err
+		return "", func() error { return nil }, nil
 	}
 	if err := o.free(); err != nil {
 		return "", nil, err

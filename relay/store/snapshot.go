@@ -45,6 +45,64 @@ func Proves(s *seal.Sealer, proof []byte) error {
 // copyStep is how many pages are copied between two looks at the context: 8 MiB.
 const copyStep = 512
 
+// The directory in data_dir where a backup has its copy, which is in clear, and the lock that is held meanwhile.
+const (
+	copying  = "backup.part"
+	copyLock = "backup.lock"
+)
+
+// CopyPlace makes a directory in data_dir for a copy of the store, for one process at a time. What one has left there
+// that was killed goes, now or at the start of the daemon. done removes it.
+func (s *Store) CopyPlace() (dir string, done func() error, err error) {
+	unlock, err := clearCopy(s.opts.Dir)
+	if err != nil {
+		return "", nil, err
+	}
+	dir = filepath.Join(s.opts.Dir, copying)
+	err = os.Mkdir(dir, 0o700)
+	var info fs.FileInfo
+	if err == nil {
+		info, err = os.Lstat(dir)
+	}
+	if err == nil {
+		err = ownedAs(s.opts.Dir, dir, info) // who has to be able to remove it
+	}
+	if err != nil {
+		unlock()
+		return "", nil, err
+	}
+	return dir, func() error { defer unlock(); return os.RemoveAll(dir) }, nil
+}
+
+// clearCopy removes what a backup has left that was killed, and keeps its lock.
+func clearCopy(dir string) (unlock func(), err error) {
+	unlock, err = lockFile(filepath.Join(dir, copyLock))
+	if errors.Is(err, ErrLocked) {
+		return nil, errors.New("another backup is just being made: wait for it")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := os.RemoveAll(filepath.Join(dir, copying)); err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+// forgetCopy is clearCopy for the start of the daemon.
+func (s *Store) forgetCopy() {
+	if _, err := os.Lstat(filepath.Join(s.opts.Dir, copying)); errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	unlock, err := clearCopy(s.opts.Dir)
+	if err != nil {
+		s.log.Warn("the copy of a backup stays", "dir", filepath.Join(s.opts.Dir, copying), "err", err)
+		return
+	}
+	unlock()
+}
+
 // Snapshot copies the store into a new file, beside all that write to it: they are not held up, and the log gets longer
 // meanwhile by what they write. The copy is read back as a whole; if it is damaged, so is the store, and that is an
 // error. It needs no log and no key beside it, and is synced.
