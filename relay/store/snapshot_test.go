@@ -134,15 +134,28 @@ func TestSnapshotWithoutMail(t *testing.T) {
 	if err := s.Add(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.BeginAnswer(t.Context(), time.Now(), [32]byte{1}, [32]byte{2}, [32]byte{3}); err != nil {
+		t.Fatal(err)
+	}
 	path := filepath.Join(t.TempDir(), "copy")
 	c, err := s.Snapshot(t.Context(), path, SnapshotOptions{WithoutMail: true})
-	if err != nil || c.Messages != 0 || c.Octets != 0 {
+	if err != nil || c.Messages != 0 || c.Octets != 0 || c.LeftOut != int64(len(idsOf(t, s))) {
 		t.Fatalf("%+v, %v", c, err)
 	}
 	if text, err := os.ReadFile(path); err != nil || bytes.Contains(text, []byte("nobody may read this")) {
 		t.Errorf("the content is in it, %v", err)
 	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
+		t.Errorf("beside it are %v, %v", left, err)
+	}
+	if err := examineTwin(t, path); err != nil {
+		t.Error(err)
+	}
 	into := openCopy(t, s, path)
+	if prior, err := into.BeginAnswer(t.Context(), time.Now(), [32]byte{1}, [32]byte{2}, [32]byte{3}); prior != nil ||
+		err != nil {
+		t.Errorf("an answer about mail that is not there: %+v, %v", prior, err)
+	}
 	if ids := idsOf(t, into); len(ids) != 0 {
 		t.Errorf("it has %v", ids)
 	}
@@ -280,7 +293,7 @@ func TestDropAll(t *testing.T) {
 func TestExamineRefuses(t *testing.T) {
 	fileOnly(t)
 	for want, change := range map[string]string{
-		"written by a newer postern (schema 999": "INSERT INTO migration VALUES (999, 1)",
+		"written by a newer postern (schema 999": "INSERT INTO migration (version, applied) VALUES (999, 1)",
 		"no store of postern":                    "PRAGMA application_id = 7",
 		"schema version cannot be read":          "DELETE FROM migration",
 	} {
