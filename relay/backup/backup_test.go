@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"postern/auth"
+	"postern/internal/disk"
 	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/queue"
@@ -485,6 +486,27 @@ func TestMakeRefuses(t *testing.T) {
 	}
 	if m, err := Check(t.Context(), must(os.Open(plain)), RestoreOptions{}); err != nil || m.Messages != 2 {
 		t.Errorf("%+v, %v", m, err)
+	}
+}
+
+// Where the copy would leave the daemon too little room for mail, nothing is begun.
+func TestMakeWantsRoom(t *testing.T) {
+	h := newHome(t)
+	h.must(h.s.Close())
+	room := must(disk.Of(h.dir))
+	var err error
+	h.s, err = store.Open(t.Context(), store.Options{Dir: h.dir, MinFree: room.Free + 1<<40})
+	h.must(err)
+	for _, file := range []string{"b", Standard} {
+		o := h.options("b")
+		if file == Standard {
+			o.File = Standard
+		}
+		o.Out = io.Discard
+		o.step = func(what string) { t.Errorf("%s: it does %s", file, what) }
+		if _, err := Make(t.Context(), o); err == nil || !strings.Contains(err.Error(), "(min_free): make room") {
+			t.Errorf("%s: %v", file, err)
+		}
 	}
 }
 

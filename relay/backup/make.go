@@ -64,6 +64,9 @@ func Make(ctx context.Context, o Options) (made Made, err error) {
 		return made, fmt.Errorf("%w: back up the database with its own tools, such as pg_dump -Fc, and keep seal_key "+
 			"and relay.toml; docs/disaster.md has the steps", store.ErrAtServer)
 	}
+	if err := o.room(ctx); err != nil {
+		return made, err
+	}
 	dir, done, err := o.workplace()
 	if err != nil {
 		return made, err
@@ -101,6 +104,41 @@ func (o Options) withDefaults() Options {
 	}
 	o.Work = cmp.Or(o.Work, workFactor)
 	return o
+}
+
+// room refuses a backup for which there is no room: the daemon takes no mail where less than min_free is.
+func (o *Options) room(ctx context.Context) error {
+	room, err := o.Store.Room(ctx)
+	if err != nil {
+		return err
+	}
+	dir := o.Config.DataDir
+	if log, err := os.Stat(filepath.Join(dir, store.FileName+"-wal")); err == nil {
+		room.File += log.Size()
+	}
+	copies := int64(1)
+	if o.WithoutMail { // the copy is written once more
+		copies++
+	}
+	if o.File != Standard {
+		to := filepath.Dir(o.File)
+		same, err := disk.Same(dir, to)
+		if err != nil {
+			return err
+		}
+		if same { // then the smaller copy and the archive are there at once, and the first copy no more
+			copies = 2
+		} else if there, err := disk.Of(to); err != nil || there.Free < room.File && !o.WithoutMail {
+			return errors.Join(err, fmt.Errorf("the backup may have %d MB, and %d MB are free in %s: make room, or name "+
+				"another place", room.File/1e6, there.Free/1e6, to))
+		}
+	}
+	if need, floor := copies*room.File, max(0, room.Floor); room.Free-need < floor {
+		return fmt.Errorf("a copy of the store is made in %s, which takes %d MB meanwhile; of the %d MB that are free "+
+			"there %d must stay so (min_free): make room, or name a FILE on another disk", dir, need/1e6, room.Free/1e6,
+			floor/1e6)
+	}
+	return nil
 }
 
 // workplace makes a directory of our own beside the file, so that a rename gives that its name. It has the archive
@@ -234,7 +272,7 @@ func (o *Options) write(ctx context.Context, dir string, m *Manifest, files []fi
 	if err != nil {
 		return err
 	}
-	err = writeArchive(&writer{ctx, f}, m, files, o.Passphrase, o.Work)
+	err = writeArchive(&syncing{f: f, ctx: ctx}, m, files, o.Passphrase, o.Work)
 	if err == nil {
 		o.step("sync")
 		err = f.Sync()
@@ -251,6 +289,25 @@ func (o *Options) write(ctx context.Context, dir string, m *Manifest, files []fi
 	}
 	o.step("sync directory")
 	return disk.SyncDir(filepath.Dir(o.File))
+}
+
+// syncing is a file that is synced as it grows: one sync of it all would hold up those of the daemon's commits. It ends
+// when its context does.
+type syncing struct {
+	f      *os.File
+	ctx    context.Context
+	behind int // octets that are not synced
+}
+
+// syncEvery is how much may be behind, in octets.
+const syncEvery = 64 << 20
+
+func (w *syncing) Write(b []byte) (int, error) {
+	n, err := (&writer{w.ctx, w.f}).Write(b)
+	if w.behind += n; err == nil && w.behind >= syncEvery {
+		w.behind, err = 0, w.f.Sync()
+	}
+	return n, err
 }
 
 // writer ends when its context does.
