@@ -210,7 +210,7 @@ func printMade(w io.Writer, m backup.Made) error {
 	}
 	mail := fmt.Sprintf("%s (%s) in the queue", plural(m.Messages, "message"), size(m.Octets))
 	if !m.Mail {
-		mail = "no queue"
+		mail = "no queue: " + plural(m.LeftOut, "message") + " in it were left out"
 	}
 	if _, err := fmt.Fprintf(w, "Wrote %s: %s, with %s.\n", name, size(total), mail); err != nil {
 		return err

@@ -153,9 +153,12 @@ func checkBackup(cmd *cobra.Command, from io.Reader, name string, o backup.Resto
 	} else if !m.HasKey() {
 		key = o.SealKey + " opens what is sealed in it."
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is whole: of %s, made %s, with %s in the queue. %s\n", name,
-		mail.Printable(m.Hostname),
-		m.Made.Local().Format("2006-01-02 15:04:05Z07:00"), plural(m.Messages, "message"), key)
+	queued := plural(m.Messages, "message") + " in the queue"
+	if !m.Mail {
+		queued = "no queue (" + plural(m.LeftOut, "message") + " left out)"
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is whole: of %s, made %s, with %s. %s\n", name,
+		mail.Printable(m.Hostname), m.Made.Local().Format("2006-01-02 15:04:05Z07:00"), queued, key)
 	return err
 }
 
@@ -163,7 +166,8 @@ func printRestored(w io.Writer, r operate.Restored) error {
 	became := "Its queue was empty."
 	switch of := plural(r.Messages, "message"); {
 	case !r.Mail:
-		became = "It has no queue."
+		became = "It has no queue: " + plural(r.LeftOut, "message") + " waited when it was made, and were left out."
+	case r.Messages == 0 && r.Held == 0 && r.Dropped == 0:
 	case r.Queue == operate.HoldQueue:
 		became = of + " in the queue are held: postern queue list, then postern queue release ID or --all"
 	case r.Queue == operate.DropQueue:

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -49,10 +50,14 @@ type Manifest struct {
 	Mail     bool      `json:"mail"`     // it has the queue; false: that was left out
 	Messages int64     `json:"messages"` // queued in it
 	Octets   int64     `json:"octets"`   // of their contents
+	LeftOut  int64     `json:"left_out"` // messages that were queued, and are not in it
 	// Proof opens with the key that seals what is secret in the store: whether a key is the right one.
 	Proof []byte `json:"proof"`
 	Parts []Part `json:"parts"`
 }
+
+// maxPart bounds a part, in octets, so that sums of them do not overflow.
+const maxPart = 1 << 50
 
 // Part is a file of a backup.
 type Part struct {
@@ -64,6 +69,14 @@ type Part struct {
 // HasKey reports whether it has the key that opens what is sealed in it.
 func (m *Manifest) HasKey() bool {
 	return slices.ContainsFunc(m.Parts, func(p Part) bool { return p.Name == seal.KeyFile })
+}
+
+// Size is how much its parts are, in octets.
+func (m *Manifest) Size() (total int64) {
+	for _, p := range m.Parts {
+		total += p.Size
+	}
+	return total
 }
 
 // partNames are the names that parts may have: paths in the data directory, and relay.toml.
@@ -98,7 +111,7 @@ func (m *Manifest) check(encrypted bool) error {
 				p.Name)
 		case seen[p.Name]:
 			return fmt.Errorf("it has %s twice", p.Name)
-		case p.Size < 0 || err != nil || len(sum) != sha256.Size:
+		case p.Size < 0 || p.Size > maxPart || err != nil || len(sum) != sha256.Size:
 			return fmt.Errorf("what it says of %s is wrong", p.Name)
 		}
 		seen[p.Name] = true
@@ -308,7 +321,8 @@ func next(t *tar.Reader, name string) (*tar.Header, error) {
 		return nil, errCut
 	case err != nil:
 		return nil, err
-	case h.Name != name || h.Typeflag != tar.TypeReg:
+	case h.Name != name || h.Typeflag != tar.TypeReg || slices.ContainsFunc(slices.Collect(maps.Keys(h.PAXRecords)),
+		func(key string) bool { return key != "size" }): // which files above 8 GB have; others make small files big
 		return nil, fmt.Errorf("there is %.60q in place of the file %s", mail.Printable(h.Name), name)
 	}
 	return h, nil

@@ -428,6 +428,8 @@ func TestRestoreRefuses(t *testing.T) {
 		{"another name", changed(t, plain, func(_ *Manifest, f map[string][]byte) { f["../../x"] = []byte("x") }),
 			`a part "../../x"`, RestoreOptions{SealKey: key}},
 		{"no backup", key, "cut off", RestoreOptions{}},
+		{"a file of holes", sparse(t), "in place of the file postern.db", RestoreOptions{SealKey: key}},
+		{"more than the disk has", hugeBackup(t), "make room", RestoreOptions{SealKey: key}},
 	}
 	for _, c := range cases {
 		dir, err := h.restore(c.file, c.o)
@@ -642,6 +644,73 @@ func archive(entries ...tar.Header) []byte {
 func entry(name string, kind byte, text string) tar.Header {
 	return tar.Header{Name: name, Typeflag: kind, Linkname: "/etc/passwd", Mode: 0o4777,
 		PAXRecords: map[string]string{"text": text}}
+}
+
+// sparse is a backup with a terabyte of holes in a few octets.
+func sparse(t *testing.T) string {
+	t.Helper()
+	text := string(must(json.Marshal(Manifest{Format: Format,
+		Parts: []Part{{Name: store.FileName, Size: 1 << 20, SHA256: strings.Repeat("00", 32)}}})))
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	first, holes := entry(manifestName, tar.TypeReg, ""), "1\n1048576\n0\n"
+	first.PAXRecords, first.Size = nil, int64(len(text))
+	err := w.WriteHeader(&first)
+	if err == nil {
+		_, err = w.Write([]byte(text))
+	}
+	if err == nil {
+		err = w.Flush()
+	}
+	// The writer refuses to write such records: they are those of a file of one hole.
+	var records string
+	for _, r := range []string{"GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=" + store.FileName,
+		"GNU.sparse.realsize=1048576"} {
+		n := len(r) + 4 // the length, a space, and the end of the line
+		records += fmt.Sprintf("%d %s\n", n, r)
+	}
+	for _, e := range []struct {
+		kind byte
+		text string
+	}{{tar.TypeXHeader, records}, {tar.TypeReg, holes + strings.Repeat("\x00", 512-len(holes))}} {
+		b.Write(rawHeader(e.kind, len(e.text)))
+		b.WriteString(e.text)
+		b.Write(make([]byte, (512-len(e.text)%512)%512))
+	}
+	path := filepath.Join(t.TempDir(), "sparse")
+	if err := errors.Join(err, os.WriteFile(path, b.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// rawHeader is one of a tar file, of a kind that the writer does not write.
+func rawHeader(kind byte, size int) []byte {
+	h := make([]byte, 512)
+	copy(h, "postern.db")
+	copy(h[100:], "0000600\x00")
+	copy(h[124:], fmt.Sprintf("%011o\x00", size))
+	copy(h[148:], "        ")
+	h[156] = kind
+	copy(h[257:], "ustar\x0000")
+	sum := 0
+	for _, c := range h {
+		sum += int(c)
+	}
+	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+	return h
+}
+
+// hugeBackup says that it is larger than any disk.
+func hugeBackup(t *testing.T) string {
+	t.Helper()
+	text := string(must(json.Marshal(Manifest{Format: Format,
+		Parts: []Part{{Name: store.FileName, Size: maxPart, SHA256: strings.Repeat("00", 32)}}})))
+	path := filepath.Join(t.TempDir(), "huge")
+	if err := os.WriteFile(path, archive(entry(manifestName, tar.TypeReg, text)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // FuzzRestore: whatever a file has, a restore of it says what is wrong and puts nothing anywhere.

@@ -236,7 +236,7 @@ func (o *Options) collect(ctx context.Context, dir string) (*Manifest, []file, e
 		}
 	}
 	return &Manifest{Format: Format, Made: made, Version: o.Version, Schema: copied.Schema, Hostname: o.Config.Hostname,
-		Mail: !o.WithoutMail, Messages: copied.Messages, Octets: copied.Octets, Proof: copied.Proof}, files, nil
+		Mail: !o.WithoutMail, Messages: copied.Messages, Octets: copied.Octets, LeftOut: copied.LeftOut, Proof: copied.Proof}, files, nil
 }
 
 // others are the parts beside the store. Those that nobody may have in clear are there with a passphrase alone.

@@ -126,7 +126,7 @@ func (o *RestoreOptions) verify(ctx context.Context, from io.Reader, dir string,
 	o.Progress("read the backup")
 	archive, err := decrypted(&reader{ctx, from}, o.Passphrase)
 	if err == nil {
-		m, err = readArchive(archive, o.Accept, func(p Part, r io.Reader) (err error) {
+		m, err = readArchive(archive, func(m *Manifest) error { return o.accept(dir, m) }, func(p Part, r io.Reader) (err error) {
 			switch {
 			case p.Name == seal.KeyFile:
 				key, err = io.ReadAll(io.LimitReader(r, maxKey))
@@ -144,6 +144,18 @@ func (o *RestoreOptions) verify(ctx context.Context, from io.Reader, dir string,
 		return m, nil, unread(err)
 	}
 	return m, key, nil
+}
+
+// accept refuses a backup for which there is no room, and those that Accept does.
+func (o *RestoreOptions) accept(dir string, m *Manifest) error {
+	room, err := disk.Of(dir)
+	if err == nil && m.Size() > room.Free {
+		err = fmt.Errorf("it takes %d MB, and %d MB are free in %s: make room", m.Size()/1e6, room.Free/1e6, dir)
+	}
+	if err != nil {
+		return err
+	}
+	return o.Accept(m)
 }
 
 // unread says that nothing has come of a backup.

@@ -16,6 +16,7 @@ import (
 	"postern/relay/config"
 	"postern/relay/queue"
 	"postern/relay/seal"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -205,6 +206,22 @@ func ExamineFile(ctx context.Context, dir string) error {
 	if err := examineCopy(conn); err != nil {
 		return fmt.Errorf("the store in it: %w", readError(ctx, err))
 	}
+	return readError(ctx, countsQueue(conn))
+}
+
+// countsQueue refuses a store whose counter is not that of its messages: a restore would take its queue for empty.
+func countsQueue(conn db.Conn) error {
+	said, _, err := conn.Int("SELECT messages FROM counter")
+	if err != nil {
+		return fmt.Errorf("the store in it: %w", err)
+	}
+	has, _, err := conn.Int("SELECT count(*) FROM message")
+	if err == nil && has != said {
+		err = fmt.Errorf("it is damaged: it counts %d messages, and has %d", said, has)
+	}
+	if err != nil {
+		return fmt.Errorf("the store in it: %w", err)
+	}
 	return nil
 }
 
@@ -268,9 +285,15 @@ func (s *Store) DropAll(ctx context.Context, why string) (dropped int64, err err
 		}
 		n, err := s.actOn(ctx, found, drop)
 		if dropped += int64(len(n)); err != nil || !more {
-			return dropped, wrap(err, "drop messages")
+			return dropped, wrap(errors.Join(err, s.forgetAnswers(ctx)), "drop messages")
 		}
 	}
+}
+
+// forgetAnswers forgets what the API has answered: a client that asks again for what was dropped would be told that it
+// is under way.
+func (s *Store) forgetAnswers(ctx context.Context) error {
+	return s.write(ctx, func(t *tx) error { return t.Run("DELETE FROM api_answer") })
 }
 
 func drop(t *tx, id string) (bool, error) {
