@@ -46,12 +46,17 @@ func (o RestoreOptions) withDefaults() RestoreOptions {
 // Restore brings a backup back into a data directory.
 func Restore(ctx context.Context, from io.Reader, o RestoreOptions) (m Manifest, err error) {
 	o = o.withDefaults()
+	// The passphrase comes before a broken restore is cleared away.
+	archive, err := decrypted(&reader{ctx, from}, o.Passphrase)
+	if err != nil {
+		return m, unread(err)
+	}
 	r, err := store.BeginRestore(o.Dir, o.step)
 	if err != nil {
 		return m, err
 	}
 	defer r.Close()
-	if m, err = o.gather(ctx, from, r.Dir()); err == nil {
+	if m, err = o.gather(ctx, archive, r.Dir()); err == nil {
 		err = o.settle(ctx, r.Dir(), &m)
 	}
 	if err == nil {
@@ -73,7 +78,11 @@ func Check(ctx context.Context, from io.Reader, o RestoreOptions) (m Manifest, e
 		return m, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	m, held, err := o.verify(ctx, from, dir, func(name string) bool { return name == store.FileName })
+	archive, err := decrypted(&reader{ctx, from}, o.Passphrase)
+	if err != nil {
+		return m, unread(err)
+	}
+	m, held, err := o.verify(ctx, archive, dir, func(name string) bool { return name == store.FileName })
 	if err != nil || !m.HasKey() && o.SealKey == "" {
 		return m, err
 	}
@@ -106,7 +115,7 @@ func Configuration(from io.Reader, passphrase Passphrase) (text []byte, err erro
 const maxConfig = 16 << 20
 
 // gather puts all parts into dir, verified, with the key.
-func (o *RestoreOptions) gather(ctx context.Context, from io.Reader, dir string) (m Manifest, err error) {
+func (o *RestoreOptions) gather(ctx context.Context, from plain, dir string) (m Manifest, err error) {
 	m, held, err := o.verify(ctx, from, dir, func(name string) bool { return name != configName }) // its owner's
 	if err != nil {
 		return m, err
@@ -121,21 +130,18 @@ func (o *RestoreOptions) gather(ctx context.Context, from io.Reader, dir string)
 
 // verify puts those parts into dir that are wanted, the store at least, looks whether all are whole, and returns the
 // key that seals secrets, if there is one.
-func (o *RestoreOptions) verify(ctx context.Context, from io.Reader, dir string, wanted func(name string) bool) (
+func (o *RestoreOptions) verify(ctx context.Context, from plain, dir string, wanted func(name string) bool) (
 	m Manifest, key []byte, err error) {
 	o.Progress("read the backup")
-	archive, err := decrypted(&reader{ctx, from}, o.Passphrase)
-	if err == nil {
-		m, err = readArchive(archive, func(m *Manifest) error { return o.accept(dir, m) }, func(p Part, r io.Reader) (err error) {
-			switch {
-			case p.Name == seal.KeyFile:
-				key, err = io.ReadAll(io.LimitReader(r, maxKey))
-			case wanted(p.Name):
-				err = o.put(dir, p, r)
-			}
-			return err
-		})
-	}
+	m, err = readArchive(from, func(m *Manifest) error { return o.accept(dir, m) }, func(p Part, r io.Reader) (err error) {
+		switch {
+		case p.Name == seal.KeyFile:
+			key, err = io.ReadAll(io.LimitReader(r, maxKey))
+		case wanted(p.Name):
+			err = o.put(dir, p, r)
+		}
+		return err
+	})
 	if err != nil {
 		return m, nil, unread(err)
 	}

@@ -42,7 +42,7 @@ type Restoration struct {
 	dir    string
 	unlock func()
 	step   func(what string) // is told before each change
-	placed bool              // the first has its place, or may have
+	placed bool              // something has its place, or may have had it after an earlier restore
 }
 
 // BeginRestore takes the lock of a data directory that has nothing in it, and makes the place where files are
@@ -58,7 +58,9 @@ func BeginRestore(dir string, step func(what string)) (*Restoration, error) {
 	r := &Restoration{dir: dir, unlock: unlock, step: step}
 	if err = r.clear(); err == nil {
 		step("make " + restoring)
-		err = os.Mkdir(r.Dir(), 0o700)
+		if err = os.Mkdir(r.Dir(), 0o700); errors.Is(err, fs.ErrExist) { // what clear has emptied
+			err = nil
+		}
 	}
 	if err == nil {
 		err = disk.SyncDir(dir)
@@ -89,6 +91,7 @@ func (r *Restoration) clear() error {
 			return fmt.Errorf("a restore was broken off there, and %s is not of it: move it away", name)
 		}
 	}
+	r.placed = true // of what had its place: an empty directory would be taken for a new one
 	for _, name := range names {
 		if name != restoring {
 			r.step("remove " + name)
@@ -97,8 +100,17 @@ func (r *Restoration) clear() error {
 			}
 		}
 	}
-	r.step("remove " + restoring)
-	return errors.Join(os.RemoveAll(r.Dir()), disk.SyncDir(r.dir))
+	r.step("remove what is in " + restoring)
+	return errors.Join(r.empty(), disk.SyncDir(r.dir))
+}
+
+// empty removes what was collected.
+func (r *Restoration) empty() error {
+	entries, err := os.ReadDir(r.Dir())
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(r.Dir(), e.Name())))
+	}
+	return err
 }
 
 // there is what the directory has, but for what is in any.
@@ -171,7 +183,7 @@ func (r *Restoration) place(name string) error {
 // into use again.
 func (r *Restoration) Abandon() error {
 	if r.placed {
-		return nil
+		return r.empty()
 	}
 	r.step("abandon")
 	return errors.Join(os.RemoveAll(r.Dir()), disk.SyncDir(r.dir))
