@@ -457,11 +457,12 @@ func TestMakeRefuses(t *testing.T) {
 	h.must(os.Mkdir(filepath.Join(h.base, "dir"), 0o700))
 	h.must(os.WriteFile(filepath.Join(h.base, "b.part"), nil, 0o600))
 	h.must(os.Mkdir(filepath.Join(h.base, "busy.part"), 0o700))
+	h.must(os.Symlink(h.dir, filepath.Join(h.base, "link")))
 	unlock, err := store.Lock(lockOf(filepath.Join(h.base, "busy.part")))
 	h.must(err)
 	for name, want := range map[string]string{"plain": "--overwrite", "dir": "not a regular file",
 		"none/x": "no such file", "data/x": "is in data_dir", "b": "b.part is in the way",
-		"busy": "another backup is just being written"} {
+		"busy": "another backup is just being written", "link/x": "is in data_dir"} {
 		if _, err := Make(t.Context(), h.options(name)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -476,6 +477,18 @@ func TestMakeRefuses(t *testing.T) {
 	h.add("m2")
 	if made, _ := h.make(o); made.Messages != 2 {
 		t.Errorf("%+v", made)
+	}
+	late := h.options("late") // somebody takes the name at the last moment
+	late.step = func(what string) {
+		if what == "rename" {
+			h.must(os.WriteFile(late.File, []byte("another"), 0o600))
+		}
+	}
+	if _, err := Make(t.Context(), late); !errors.Is(err, os.ErrExist) {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(late.File); err != nil || string(text) != "another" {
+		t.Errorf("%q, %v", text, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	o.step = func(what string) {
@@ -560,6 +573,42 @@ func TestKillRestore(t *testing.T) {
 	if step < 12 {
 		t.Errorf("only %d steps", step)
 	}
+}
+
+// One that was broken off while it placed things stays refused until a restore ends well, and a wrong passphrase
+// removes nothing of it.
+func TestRestoreAgainFails(t *testing.T) {
+	h := newHome(t)
+	o := h.options("sealed")
+	o.Passphrase = passphrase
+	_, all := h.make(o)
+	dir := filepath.Join(h.base, "new")
+	placed := func() bool { _, err := os.Stat(filepath.Join(dir, "alerts.json")); return err == nil }
+	for step := 1; !placed(); step++ {
+		h.must(os.RemoveAll(dir))
+		if !h.killAt("restore", step, dir, all) {
+			t.Fatal("it was not killed with something in its place")
+		}
+	}
+	before := names(t, dir)
+	for _, o := range []RestoreOptions{
+		{Dir: dir, Passphrase: Passphrase{Ask: func() (auth.Secret, error) { return "wrong", nil }}},
+		{Dir: dir, Settle: func(context.Context, *store.Store, *Manifest) error { return errors.New("not now") }},
+		{Dir: dir, Settle: func(context.Context, *store.Store, *Manifest) error { return errors.New("not now") }},
+	} {
+		_, err := h.restore(all, o)
+		if after := names(t, dir); err == nil || o.Passphrase.Ask != nil && !slices.Equal(before, after) ||
+			o.Settle != nil && !slices.Equal(after, []string{"restoring"}) {
+			t.Errorf("%v: %v", err, after)
+		}
+		_, err = store.Open(t.Context(), store.Options{Dir: dir, Daemon: true})
+		if !errors.Is(err, store.ErrRestoring) {
+			t.Errorf("it is used: %v", err)
+		}
+	}
+	_, err := h.restore(all, RestoreOptions{Dir: dir})
+	h.must(err)
+	h.wantHome(dir, "alerts.json", "tls", "tls/self-signed-rsa.pem", "tls/self-signed.crt")
 }
 
 // A backup that is killed leaves no file of its name, or a whole one, and the next is not in its way.

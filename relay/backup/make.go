@@ -192,7 +192,15 @@ func (o *Options) free() error {
 	if err != nil {
 		return err
 	}
-	if in, err := filepath.Rel(o.Config.DataDir, path); err == nil && filepath.IsLocal(in) {
+	to, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	dir, err := filepath.EvalSymlinks(o.Config.DataDir)
+	if err != nil {
+		return err
+	}
+	if in, err := filepath.Rel(dir, to); err == nil && filepath.IsLocal(in) {
 		return fmt.Errorf("%s is in data_dir, and would be lost with it: name a file elsewhere, best on another disk",
 			o.File)
 	}
@@ -280,15 +288,27 @@ func (o *Options) write(ctx context.Context, dir string, m *Manifest, files []fi
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := o.free(); err != nil { // somebody was faster
-		return err
-	}
 	o.step("rename")
-	if err := os.Rename(path, o.File); err != nil {
+	if err := o.name(path); err != nil {
 		return err
 	}
 	o.step("sync directory")
 	return disk.SyncDir(filepath.Dir(o.File))
+}
+
+// name gives the archive its name. A file that somebody has made meanwhile is not replaced, unless that was said: a
+// link, other than a rename, fails where there is one. What knows no links is looked at just before.
+func (o *Options) name(path string) error {
+	if !o.Overwrite {
+		err := os.Link(path, o.File)
+		if err == nil || errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	if err := o.free(); err != nil {
+		return err
+	}
+	return os.Rename(path, o.File)
 }
 
 // syncing is a file that is synced as it grows: one sync of it all would hold up those of the daemon's commits. It ends
