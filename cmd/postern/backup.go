@@ -45,7 +45,7 @@ func (a *app) backupCommand() *cobra.Command {
 		Short: "Write a backup while Postern runs",
 		Long:  backupHelp,
 		Example: `  postern backup /mnt/backup/postern-$(date +%F) --passphrase-file /root/backup.pw
-  postern backup - --passphrase-file /root/backup.pw | ssh backup.example.com 'cat > postern.backup'
+  postern backup - --passphrase-file /root/backup.pw | ssh backup.example.com 'umask 077; cat > postern.new'
   postern backup accounts.backup --without-mail`,
 		Args: exactly(1),
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -271,6 +272,17 @@ func TestBackupWithPassphrase(t *testing.T) {
 	if got := l.ok("restore", file, "--print-config", "--passphrase-file", right); got != string(text) {
 		t.Errorf("%q", got)
 	}
+	out := filepath.Join(l.dir, "out.toml")
+	l.ok("restore", file, "--config-out", out, "--passphrase-file", right)
+	got, err := os.ReadFile(out)
+	info, statErr := os.Stat(out)
+	if err := errors.Join(err, statErr); err != nil || !bytes.Equal(got, text) || info.Mode().Perm()&0o037 != 0 {
+		t.Errorf("%q, %v, %v", got, info, err)
+	}
+	if _, _, err := l.run("restore", file, "--config-out", l.config, "--passphrase-file", right); err == nil ||
+		!strings.Contains(err.Error(), "is there already") {
+		t.Error(err)
+	}
 	l.config = elsewhere(t, l.config)
 	l.ok("restore", file, "--passphrase-file", right)
 	if out := l.ok("user", "list"); !strings.Contains(out, "anna@example.com") {
@@ -292,6 +304,29 @@ func TestBackupOfPostgreSQL(t *testing.T) {
 	}
 }
 
+// A backup into a pipe that nobody reads any more ends with a word, and leaves no copy in clear.
+func TestBackupIntoBrokenPipe(t *testing.T) {
+	l := newCommandLine(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), testkit.Binary(t), "backup", "-", "--config", l.config)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = w, &said
+	err = errors.Join(cmd.Run(), w.Close())
+	exit, is := errors.AsType[*exec.ExitError](err)
+	if !is || exit.ExitCode() != exitNo || !strings.Contains(said.String(), "write the backup") {
+		t.Errorf("%v: %s", err, said.String())
+	}
+	if _, err := os.Stat(filepath.Join(l.dir, "data", "backup.part")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a copy is left: %v", err)
+	}
+}
+
 // The guide for the worst day names commands and flags that there are.
 func TestDisasterGuideNamesCommands(t *testing.T) {
 	text, err := os.ReadFile("../../docs/disaster.md")
@@ -306,7 +341,7 @@ func TestDisasterGuideNamesCommands(t *testing.T) {
 			if len(words) == 0 || words[0] != "postern" {
 				continue
 			}
-			if i := slices.Index(words, ">"); i > 0 {
+			if i := slices.IndexFunc(words, func(w string) bool { return w == ">" || w == "|" }); i > 0 {
 				words = words[:i]
 			}
 			seen++
@@ -327,7 +362,7 @@ func TestBackupUsage(t *testing.T) {
 	l := newCommandLine(t)
 	for _, line := range []string{"backup", "backup a b", "backup - --json",
 		"backup x --passphrase --passphrase-file y", "restore", "restore x --queue maybe",
-		"restore x --check --print-config"} {
+		"restore x --check --print-config", "restore x --check --config-out y"} {
 		_, errs, err := l.run(strings.Fields(line)...)
 		if _, is := errors.AsType[*usageError](err); !is {
 			t.Errorf("postern %s: %v\n%s", line, err, errs)
