@@ -175,6 +175,56 @@ func TestBackupUnderLoad(t *testing.T) {
 	}
 }
 
+// What an upstream has taken is not sent again by a restore, though the outcome was never committed: the note of it
+// comes with the backup.
+func TestBackupKnowsNotes(t *testing.T) {
+	s := newSiege(t, "0s", nil, "")
+	s.sink.SetKeep(10)
+	data := filepath.Join(s.dir, "data")
+	live, err := relaystore.Open(t.Context(), relaystore.Options{Dir: data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	anna, bob := mail.Address{Local: "anna", Domain: "example.com"}, mail.Address{Local: "bob", Domain: "example.net"}
+	for _, id := range []string{"noted", "waits"} {
+		m := &queue.Message{ID: id, Login: "anna@example.com", Received: time.Now(), Expires: time.Now().Add(time.Hour),
+			Envelope:   mail.Envelope{From: anna},
+			Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: bob}, Status: queue.Pending}}}
+		content := mail.BytesContent("From: anna@example.com\r\nSubject: " + id + "\r\n\r\nx\r\n")
+		if err := live.Add(t.Context(), queue.NewMessage{Message: m, Content: content}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j, err := relaystore.OpenJournal(data)
+	if err == nil {
+		_, err = j.Note(queue.Note{ID: "noted", Attempt: 1, Results: []mail.Result{{Class: mail.Delivered,
+			Upstream: "office", Reply: mail.Reply{Code: 250, Text: "taken before the backup"}}}})
+		err = errors.Join(err, j.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(s.dir, "b")
+	s.postern("", "backup", file)
+	if err := live.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.config = elsewhere(t, s.config)
+	s.postern("", "restore", file, "--queue", "keep", "--seal-key", filepath.Join(data, "seal.key"))
+	p := s.start()
+	s.until("an empty queue", func() bool {
+		return strings.Contains(s.postern("", "queue", "list"), "The queue is empty.")
+	})
+	p.Stop()
+	got := s.sink.Messages()
+	if len(got) != 1 || !bytes.Contains(got[0].Data, []byte("Subject: waits")) {
+		t.Errorf("%d messages came: %+v", len(got), got)
+	}
+	if said := s.postern("", "trace", "noted"); !strings.Contains(said, "taken before the backup") {
+		t.Error(said)
+	}
+}
+
 // elsewhere is a copy of a configuration with another data_dir, as on another machine.
 func elsewhere(t *testing.T, config string) (path string) {
 	t.Helper()
