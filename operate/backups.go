@@ -63,7 +63,7 @@ func (f Fate) needed(messages int64) error {
 type Restored struct {
 	backup.Manifest
 	Dir     string `json:"data_dir"`
-	Queue   Fate   `json:"queue,omitempty"` // "": nothing was queued
+	Queue   Fate   `json:"queue,omitempty"` // what was said; "": nothing, as nothing was queued
 	Held    int64  `json:"held"`            // that were not before
 	Dropped int64  `json:"dropped"`
 }
@@ -97,9 +97,7 @@ func (b Backups) Settle(ctx context.Context, by Actor, fate Fate, m *backup.Mani
 	if err := fate.needed(st.Messages); err != nil {
 		return done, err
 	}
-	if st.Messages > 0 {
-		done.Queue = fate
-	}
+	done.Queue = fate // whatever is counted: what was said holds for all that there is
 	made := m.Made.UTC().Format(time.DateTime) + " UTC"
 	err = b.act(ctx, by, RestoreBackup, "of "+made, func(ctx context.Context, detail *string) error {
 		err := b.Store.EndSessions(ctx)

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,7 +35,7 @@ Without one it has none of these. What is sealed in data_dir stays sealed: copy 
 place than the backups. Without it DKIM keys, consents and passwords cannot be restored. The file still has mail and
 hashes of passwords in clear; only its owner may read it.
 
-Beside FILE there is FILE.part meanwhile, of twice the size of the store. Files of secrets that relay.toml names and
+Meanwhile there is FILE.part beside FILE, and a copy of the store in data_dir/backup.part. Files of secrets that relay.toml names and
 certificates of your own are not in it. See docs/disaster.md.`
 
 func (a *app) backupCommand() *cobra.Command {
@@ -43,7 +45,7 @@ func (a *app) backupCommand() *cobra.Command {
 		Short: "Write a backup while Postern runs",
 		Long:  backupHelp,
 		Example: `  postern backup /mnt/backup/postern-$(date +%F) --passphrase-file /root/backup.pw
-  postern backup - --passphrase-file /root/backup.pw | ssh backup.example.com 'cat > postern.backup'
+  postern backup - --passphrase-file /root/backup.pw | ssh backup.example.com 'umask 077; cat > postern.new'
   postern backup accounts.backup --without-mail`,
 		Args: exactly(1),
 	}
@@ -57,12 +59,25 @@ func (a *app) backupCommand() *cobra.Command {
 		if err := by.check(cmd); err != nil {
 			return err
 		}
+		defer endOnHangup(cmd)()
 		return a.makeBackup(cmd, o, &by)
 	}
 	cmd.Flags().BoolVar(&o.WithoutMail, "without-mail", false, "leave out queued messages")
 	cmd.Flags().BoolVar(&o.Overwrite, "overwrite", false, "replace FILE, once the new backup is whole")
 	by.add(cmd, "encrypt with")
 	return withJSON(cmd)
+}
+
+// endOnHangup ends a command also when its terminal or the reader of its output goes away, so that what it has beside
+// itself in clear is removed.
+func endOnHangup(cmd *cobra.Command) (stop func()) {
+	signals := []os.Signal{syscall.SIGPIPE}
+	if !signal.Ignored(syscall.SIGHUP) { // as by nohup
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), signals...)
+	cmd.SetContext(ctx)
+	return stop
 }
 
 func (a *app) makeBackup(cmd *cobra.Command, o backup.Options, by *secretFlags) error {
@@ -75,7 +90,11 @@ func (a *app) makeBackup(cmd *cobra.Command, o backup.Options, by *secretFlags) 
 	if there, err := from.There(cmd.Context()); err == nil && !there && !from.URL.Server() {
 		return fmt.Errorf("there is no store at %s: is data_dir right?", from.Place())
 	}
-	ops, done, err := a.operationsOf(cmd.Context(), c)
+	from.Look = true // to bring it up to date before the copy would leave no way back
+	ops, done, err := a.operationsAt(cmd.Context(), c, from)
+	if errors.Is(err, relaystore.ErrOlder) {
+		return fmt.Errorf("%w, with the program that has used it; this one makes backups after its first start", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -108,6 +127,9 @@ func (f *secretFlags) check(cmd *cobra.Command) error {
 	}
 	return nil
 }
+
+// given reports whether there is to be a passphrase.
+func (f *secretFlags) given() bool { return f.ask || f.file != "" }
 
 // forBackup is the passphrase to encrypt with; "": none.
 func (f *secretFlags) forBackup(cmd *cobra.Command) (auth.Secret, error) {
@@ -192,7 +214,7 @@ func printMade(w io.Writer, m backup.Made) error {
 	}
 	mail := fmt.Sprintf("%s (%s) in the queue", plural(m.Messages, "message"), size(m.Octets))
 	if !m.Mail {
-		mail = "no queue"
+		mail = "no queue: " + plural(m.LeftOut, "message") + " in it were left out"
 	}
 	if _, err := fmt.Fprintf(w, "Wrote %s: %s, with %s.\n", name, size(total), mail); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -174,6 +175,56 @@ func TestBackupUnderLoad(t *testing.T) {
 	}
 }
 
+// What an upstream has taken is not sent again by a restore, though the outcome was never committed: the note of it
+// comes with the backup.
+func TestBackupKnowsNotes(t *testing.T) {
+	s := newSiege(t, "0s", nil, "")
+	s.sink.SetKeep(10)
+	data := filepath.Join(s.dir, "data")
+	live, err := relaystore.Open(t.Context(), relaystore.Options{Dir: data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	anna, bob := mail.Address{Local: "anna", Domain: "example.com"}, mail.Address{Local: "bob", Domain: "example.net"}
+	for _, id := range []string{"noted", "waits"} {
+		m := &queue.Message{ID: id, Login: "anna@example.com", Received: time.Now(), Expires: time.Now().Add(time.Hour),
+			Envelope:   mail.Envelope{From: anna},
+			Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: bob}, Status: queue.Pending}}}
+		content := mail.BytesContent("From: anna@example.com\r\nSubject: " + id + "\r\n\r\nx\r\n")
+		if err := live.Add(t.Context(), queue.NewMessage{Message: m, Content: content}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j, err := relaystore.OpenJournal(data)
+	if err == nil {
+		_, err = j.Note(queue.Note{ID: "noted", Attempt: 1, Results: []mail.Result{{Class: mail.Delivered,
+			Upstream: "office", Reply: mail.Reply{Code: 250, Text: "taken before the backup"}}}})
+		err = errors.Join(err, j.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(s.dir, "b")
+	s.postern("", "backup", file)
+	if err := live.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.config = elsewhere(t, s.config)
+	s.postern("", "restore", file, "--queue", "keep", "--seal-key", filepath.Join(data, "seal.key"))
+	p := s.start()
+	s.until("an empty queue", func() bool {
+		return strings.Contains(s.postern("", "queue", "list"), "The queue is empty.")
+	})
+	p.Stop()
+	got := s.sink.Messages()
+	if len(got) != 1 || !bytes.Contains(got[0].Data, []byte("Subject: waits")) {
+		t.Errorf("%d messages came: %+v", len(got), got)
+	}
+	if said := s.postern("", "trace", "noted"); !strings.Contains(said, "taken before the backup") {
+		t.Error(said)
+	}
+}
+
 // elsewhere is a copy of a configuration with another data_dir, as on another machine.
 func elsewhere(t *testing.T, config string) (path string) {
 	t.Helper()
@@ -271,6 +322,17 @@ func TestBackupWithPassphrase(t *testing.T) {
 	if got := l.ok("restore", file, "--print-config", "--passphrase-file", right); got != string(text) {
 		t.Errorf("%q", got)
 	}
+	out := filepath.Join(l.dir, "out.toml")
+	l.ok("restore", file, "--config-out", out, "--passphrase-file", right)
+	got, err := os.ReadFile(out)
+	info, statErr := os.Stat(out)
+	if err := errors.Join(err, statErr); err != nil || !bytes.Equal(got, text) || info.Mode().Perm()&0o037 != 0 {
+		t.Errorf("%q, %v, %v", got, info, err)
+	}
+	if _, _, err := l.run("restore", file, "--config-out", l.config, "--passphrase-file", right); err == nil ||
+		!strings.Contains(err.Error(), "is there already") {
+		t.Error(err)
+	}
 	l.config = elsewhere(t, l.config)
 	l.ok("restore", file, "--passphrase-file", right)
 	if out := l.ok("user", "list"); !strings.Contains(out, "anna@example.com") {
@@ -292,6 +354,29 @@ func TestBackupOfPostgreSQL(t *testing.T) {
 	}
 }
 
+// A backup into a pipe that nobody reads any more ends with a word, and leaves no copy in clear.
+func TestBackupIntoBrokenPipe(t *testing.T) {
+	l := newCommandLine(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), testkit.Binary(t), "backup", "-", "--config", l.config)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = w, &said
+	err = errors.Join(cmd.Run(), w.Close())
+	exit, is := errors.AsType[*exec.ExitError](err)
+	if !is || exit.ExitCode() != exitNo || !strings.Contains(said.String(), "write the backup") {
+		t.Errorf("%v: %s", err, said.String())
+	}
+	if _, err := os.Stat(filepath.Join(l.dir, "data", "backup.part")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a copy is left: %v", err)
+	}
+}
+
 // The guide for the worst day names commands and flags that there are.
 func TestDisasterGuideNamesCommands(t *testing.T) {
 	text, err := os.ReadFile("../../docs/disaster.md")
@@ -306,7 +391,7 @@ func TestDisasterGuideNamesCommands(t *testing.T) {
 			if len(words) == 0 || words[0] != "postern" {
 				continue
 			}
-			if i := slices.Index(words, ">"); i > 0 {
+			if i := slices.IndexFunc(words, func(w string) bool { return w == ">" || w == "|" }); i > 0 {
 				words = words[:i]
 			}
 			seen++
@@ -327,7 +412,7 @@ func TestBackupUsage(t *testing.T) {
 	l := newCommandLine(t)
 	for _, line := range []string{"backup", "backup a b", "backup - --json",
 		"backup x --passphrase --passphrase-file y", "restore", "restore x --queue maybe",
-		"restore x --check --print-config"} {
+		"restore x --check --print-config", "restore x --check --config-out y"} {
 		_, errs, err := l.run(strings.Fields(line)...)
 		if _, is := errors.AsType[*usageError](err); !is {
 			t.Errorf("postern %s: %v\n%s", line, err, errs)

@@ -21,6 +21,7 @@ type restoreFlags struct {
 	sealKey     string
 	check       bool
 	printConfig bool
+	configOut   string
 	by          secretFlags
 }
 
@@ -49,7 +50,7 @@ func (a *app) restoreCommand() *cobra.Command {
 		Short: "Bring a backup back into an empty data_dir",
 		Long:  restoreHelp,
 		Example: `  postern restore postern.backup --check
-  postern restore postern.backup --print-config > /etc/postern/relay.toml
+  postern restore postern.backup --config-out /etc/postern/relay.toml
   postern restore postern.backup --queue hold --passphrase-file backup.pw
   postern restore plain.backup --queue keep --seal-key seal.key`,
 		Args: exactly(1),
@@ -60,12 +61,13 @@ func (a *app) restoreCommand() *cobra.Command {
 		default:
 			return usage(cmd, fmt.Errorf("--queue is %q, and may be keep, hold or drop", f.queue))
 		}
-		if f.check && f.printConfig {
-			return usage(cmd, errors.New("--check and --print-config exclude each other"))
+		if f.check && f.printConfig || f.check && f.configOut != "" || f.printConfig && f.configOut != "" {
+			return usage(cmd, errors.New("--check, --print-config and --config-out exclude each other"))
 		}
 		if err := f.by.check(cmd); err != nil {
 			return err
 		}
+		defer endOnHangup(cmd)()
 		return a.restore(cmd, args[0], &f)
 	}
 	cmd.Flags().StringVar(&f.queue, "queue", "", "`what` becomes of mail that is in its queue: keep, hold or drop")
@@ -75,6 +77,8 @@ func (a *app) restoreCommand() *cobra.Command {
 		"passphrase")
 	cmd.Flags().BoolVar(&f.check, "check", false, "verify the backup, and bring nothing back")
 	cmd.Flags().BoolVar(&f.printConfig, "print-config", false, "print the relay.toml that is in it, do nothing else")
+	cmd.Flags().StringVar(&f.configOut, "config-out", "", "write the relay.toml that is in it to this new `file`, "+
+		"which others may not read, do nothing else")
 	f.by.add(cmd, "decrypt with")
 	return withJSON(cmd)
 }
@@ -85,12 +89,20 @@ func (a *app) restore(cmd *cobra.Command, name string, f *restoreFlags) error {
 		return err
 	}
 	defer done()
-	passphrase := func() (auth.Secret, error) { return f.by.forRestore(cmd, name) }
-	if f.printConfig {
+	passphrase := backup.Passphrase{Given: f.by.given(),
+		Ask: func() (auth.Secret, error) { return f.by.forRestore(cmd, name) }}
+	if f.printConfig || f.configOut != "" {
 		text, err := backup.Configuration(from, passphrase)
-		if err == nil {
-			_, err = cmd.OutOrStdout().Write(text)
+		switch {
+		case err != nil:
+			return err
+		case f.configOut != "":
+			if err = writeNew(f.configOut, string(text)); errors.Is(err, os.ErrExist) {
+				err = fmt.Errorf("%s is there already: move it away, or name another file", f.configOut)
+			}
+			return err
 		}
+		_, err = cmd.OutOrStdout().Write(text)
 		return err
 	}
 	o := backup.RestoreOptions{SealKey: f.sealKey, Passphrase: passphrase, Progress: progressTo(cmd.ErrOrStderr())}
@@ -104,7 +116,7 @@ func (a *app) restore(cmd *cobra.Command, name string, f *restoreFlags) error {
 func (a *app) bringBack(cmd *cobra.Command, from io.Reader, f *restoreFlags, o backup.RestoreOptions) error {
 	c, err := a.read()
 	if err != nil {
-		return fmt.Errorf("%w; postern restore FILE --print-config has the relay.toml of an encrypted backup", err)
+		return fmt.Errorf("%w; postern restore FILE --config-out relay.toml writes the relay.toml of an encrypted backup", err)
 	}
 	r, err := operate.Restore(cmd.Context(), me(), c, from, operate.Fate(f.queue), o)
 	switch {
@@ -151,9 +163,12 @@ func checkBackup(cmd *cobra.Command, from io.Reader, name string, o backup.Resto
 	} else if !m.HasKey() {
 		key = o.SealKey + " opens what is sealed in it."
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is whole: of %s, made %s, with %s in the queue. %s\n", name,
-		mail.Printable(m.Hostname),
-		m.Made.Local().Format("2006-01-02 15:04:05Z07:00"), plural(m.Messages, "message"), key)
+	queued := plural(m.Messages, "message") + " in the queue"
+	if !m.Mail {
+		queued = "no queue (" + plural(m.LeftOut, "message") + " left out)"
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is whole: of %s, made %s, with %s. %s\n", name,
+		mail.Printable(m.Hostname), m.Made.Local().Format("2006-01-02 15:04:05Z07:00"), queued, key)
 	return err
 }
 
@@ -161,7 +176,8 @@ func printRestored(w io.Writer, r operate.Restored) error {
 	became := "Its queue was empty."
 	switch of := plural(r.Messages, "message"); {
 	case !r.Mail:
-		became = "It has no queue."
+		became = "It has no queue: " + plural(r.LeftOut, "message") + " waited when it was made, and were left out."
+	case r.Messages == 0 && r.Held == 0 && r.Dropped == 0:
 	case r.Queue == operate.HoldQueue:
 		became = of + " in the queue are held: postern queue list, then postern queue release ID or --all"
 	case r.Queue == operate.DropQueue:

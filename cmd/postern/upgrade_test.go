@@ -63,6 +63,10 @@ func TestLookingChangesNoOlderStore(t *testing.T) {
 	if said, _, _ := l.run("status"); !strings.Contains(said, older) {
 		t.Error(said)
 	}
+	if _, _, err := l.run("backup", filepath.Join(l.dir, "b")); err == nil || !strings.Contains(err.Error(), older) ||
+		!strings.Contains(err.Error(), "with the program that has used it") {
+		t.Error(err)
+	}
 	if said := l.ok("__complete", "user", "show", ""); strings.Contains(said, "anna") {
 		t.Error(said)
 	}

@@ -18,3 +18,13 @@ func TestOf(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestSame(t *testing.T) {
+	dir := t.TempDir()
+	if same, err := Same(dir, filepath.Dir(dir)); !same || err != nil {
+		t.Error(same, err)
+	}
+	if _, err := Same(dir, filepath.Join(dir, "absent")); err == nil && filepath.VolumeName(dir) == "" {
+		t.Error("what is not there is on a file system")
+	}
+}

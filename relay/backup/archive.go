@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -49,10 +50,14 @@ type Manifest struct {
 	Mail     bool      `json:"mail"`     // it has the queue; false: that was left out
 	Messages int64     `json:"messages"` // queued in it
 	Octets   int64     `json:"octets"`   // of their contents
+	LeftOut  int64     `json:"left_out"` // messages that were queued, and are not in it
 	// Proof opens with the key that seals what is secret in the store: whether a key is the right one.
 	Proof []byte `json:"proof"`
 	Parts []Part `json:"parts"`
 }
+
+// maxPart bounds a part, in octets, so that sums of them do not overflow.
+const maxPart = 1 << 50
 
 // Part is a file of a backup.
 type Part struct {
@@ -64,6 +69,14 @@ type Part struct {
 // HasKey reports whether it has the key that opens what is sealed in it.
 func (m *Manifest) HasKey() bool {
 	return slices.ContainsFunc(m.Parts, func(p Part) bool { return p.Name == seal.KeyFile })
+}
+
+// Size is how much its parts are, in octets.
+func (m *Manifest) Size() (total int64) {
+	for _, p := range m.Parts {
+		total += p.Size
+	}
+	return total
 }
 
 // partNames are the names that parts may have: paths in the data directory, and relay.toml.
@@ -81,16 +94,24 @@ var ErrNewer = errors.New("it was made by a newer postern: install that version,
 // errCut: the archive ends before its end.
 var errCut = errors.New("it is cut off")
 
+// secretPart reports whether a part is in encrypted backups alone.
+func secretPart(name string) bool {
+	return name == seal.KeyFile || name == configName || strings.HasPrefix(name, config.TLSDir+"/")
+}
+
 // check returns what is wrong with a manifest.
-func (m *Manifest) check() error {
+func (m *Manifest) check(encrypted bool) error {
 	known, seen := partNames(), map[string]bool{}
 	for _, p := range m.Parts {
 		switch sum, err := hex.DecodeString(p.SHA256); {
 		case !slices.Contains(known, p.Name):
 			return fmt.Errorf("it has a part %.60q, which no backup has", p.Name)
+		case !encrypted && secretPart(p.Name):
+			return fmt.Errorf("it is not encrypted and has %s, which only encrypted backups have: somebody else made it",
+				p.Name)
 		case seen[p.Name]:
 			return fmt.Errorf("it has %s twice", p.Name)
-		case p.Size < 0 || err != nil || len(sum) != sha256.Size:
+		case p.Size < 0 || p.Size > maxPart || err != nil || len(sum) != sha256.Size:
 			return fmt.Errorf("what it says of %s is wrong", p.Name)
 		}
 		seen[p.Name] = true
@@ -196,12 +217,34 @@ func sumOf(text []byte) string {
 // ageHeader begins what age has encrypted.
 const ageHeader = "age-encryption.org/v1\n"
 
-// decrypted is the archive behind an encryption, if there is one. The passphrase is asked for only then.
-func decrypted(r io.Reader, passphrase func() (auth.Secret, error)) (io.Reader, error) {
+// Passphrase is the one to decrypt with.
+type Passphrase struct {
+	Ask   func() (auth.Secret, error) // is called only if the backup is encrypted
+	Given bool                        // a backup that is not encrypted is refused: it is not the one that was meant
+}
+
+// plain is what an archive is read from.
+type plain struct {
+	io.Reader
+	encrypted bool // it was
+}
+
+// decrypted is the archive behind an encryption, if there is one.
+func decrypted(r io.Reader, passphrase Passphrase) (plain, error) {
 	b := bufio.NewReaderSize(r, 64<<10)
-	if head, _ := b.Peek(len(ageHeader)); string(head) != ageHeader {
-		return b, nil
+	if head, err := b.Peek(len(ageHeader)); string(head) != ageHeader {
+		if passphrase.Given && (err == nil || err == io.EOF) {
+			err = errors.New("it is not encrypted, and a passphrase was given: it is not the backup that was made with " +
+				"one; say no passphrase if it is the right file all the same")
+			return plain{}, err
+		}
+		return plain{Reader: b}, nil
 	}
+	archive, err := decrypt(b, passphrase.Ask)
+	return plain{archive, true}, err
+}
+
+func decrypt(r io.Reader, passphrase func() (auth.Secret, error)) (io.Reader, error) {
 	secret, err := passphrase()
 	if err != nil {
 		return nil, err
@@ -211,23 +254,22 @@ func decrypted(r io.Reader, passphrase func() (auth.Secret, error)) (io.Reader, 
 		return nil, err
 	}
 	by.SetMaxWorkFactor(workFactor)
-	plain, err := age.Decrypt(b, by)
+	archive, err := age.Decrypt(r, by)
 	if _, wrong := errors.AsType[*age.NoIdentityMatchError](err); wrong {
 		return nil, errors.New("the passphrase is another one")
 	}
-	return plain, err
+	return archive, err
 }
 
 // readArchive tells begin what the backup says of itself, gives each part to use, in order, and returns the manifest.
 // Nothing of what they got is to be believed before readArchive has returned nil: checksums come last.
-func readArchive(r io.Reader, begin func(m *Manifest) error, use func(p Part, r io.Reader) error) (m Manifest,
-	err error) {
+func readArchive(r plain, begin func(m *Manifest) error, use func(p Part, r io.Reader) error) (m Manifest, err error) {
 	t := tar.NewReader(r)
 	text, err := small(t, manifestName, maxManifest)
 	if err != nil {
 		return m, err
 	}
-	if m, err = parseManifest(text); err == nil {
+	if m, err = parseManifest(text, r.encrypted); err == nil {
 		err = begin(&m)
 	}
 	if err != nil {
@@ -255,7 +297,7 @@ func readArchive(r io.Reader, begin func(m *Manifest) error, use func(p Part, r 
 	return m, nil
 }
 
-func parseManifest(text []byte) (m Manifest, err error) {
+func parseManifest(text []byte, encrypted bool) (m Manifest, err error) {
 	var format struct {
 		Format int `json:"format"`
 	}
@@ -268,7 +310,7 @@ func parseManifest(text []byte) (m Manifest, err error) {
 	if err := json.Unmarshal(text, &m); err != nil {
 		return m, errors.New("its manifest is damaged")
 	}
-	return m, m.check()
+	return m, m.check(encrypted)
 }
 
 // next is the next entry, which must be a regular file of that name.
@@ -279,7 +321,8 @@ func next(t *tar.Reader, name string) (*tar.Header, error) {
 		return nil, errCut
 	case err != nil:
 		return nil, err
-	case h.Name != name || h.Typeflag != tar.TypeReg:
+	case h.Name != name || h.Typeflag != tar.TypeReg || slices.ContainsFunc(slices.Collect(maps.Keys(h.PAXRecords)),
+		func(key string) bool { return key != "size" }): // which files above 8 GB have; others make small files big
 		return nil, fmt.Errorf("there is %.60q in place of the file %s", mail.Printable(h.Name), name)
 	}
 	return h, nil

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"postern/auth"
+	"postern/internal/disk"
 	"postern/mail"
 	"postern/relay/config"
 	"postern/relay/queue"
@@ -77,7 +78,8 @@ func killed(what string) error {
 
 const passphrase auth.Secret = "correct horse"
 
-func secret() (auth.Secret, error) { return passphrase, nil }
+// secret is asked for where a backup is encrypted.
+var secret = Passphrase{Ask: func() (auth.Secret, error) { return passphrase, nil }}
 
 func taken(*Manifest) error { return nil }
 
@@ -154,7 +156,7 @@ func (h *home) restore(file string, o RestoreOptions) (dir string, err error) {
 	if o.Dir == "" {
 		o.Dir = filepath.Join(h.TempDir(), "data")
 	}
-	if o.Passphrase == nil {
+	if o.Passphrase.Ask == nil {
 		o.Passphrase = secret
 	}
 	if o.Settle == nil {
@@ -207,6 +209,69 @@ func (h *home) wantHome(dir string, files ...string) {
 	}
 	if _, err := s.Get(h.Context(), "m1"); err != nil {
 		h.Error(err)
+	}
+}
+
+// A copy of the store that a killed backup has left goes with the next one of any name, and at the start of the daemon;
+// while a backup has it, it stays.
+func TestCopyGoes(t *testing.T) {
+	h := newHome(t)
+	left := filepath.Join(h.dir, "backup.part", store.FileName)
+	leave := func(at int) {
+		t.Helper()
+		if !h.killAt("make", at, h.dir, filepath.Join(h.base, "killed")) {
+			t.Fatal("not killed")
+		}
+		if _, err := os.Stat(left); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := func() {
+		t.Helper()
+		if _, err := os.Stat(filepath.Dir(left)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the copy is there: %v", err)
+		}
+	}
+	leave(3) // as it writes the archive
+	h.make(h.options("another"))
+	gone()
+	leave(3)
+	daemon := func() { h.must(must(store.Open(t.Context(), store.Options{Dir: h.dir, Daemon: true})).Close()) }
+	daemon()
+	gone()
+	o := h.options("third")
+	o.step = func(what string) {
+		if what != "write" {
+			return
+		}
+		daemon()
+		if _, err := os.Stat(left); err != nil {
+			t.Error(err)
+		}
+		if _, err := Make(t.Context(), h.options("fourth")); err == nil ||
+			!strings.Contains(err.Error(), "another backup is just being made") {
+			t.Error(err)
+		}
+	}
+	h.make(o)
+	gone()
+}
+
+// A check writes no key to the disk.
+func TestCheckWritesNoKey(t *testing.T) {
+	h := newHome(t)
+	o := h.options("sealed")
+	o.Passphrase = passphrase
+	_, sealed := h.make(o)
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	var wrote []string
+	from := must(os.Open(sealed))
+	defer from.Close()
+	_, err := Check(t.Context(), from, RestoreOptions{Passphrase: secret,
+		step: func(what string) { wrote = append(wrote, what) }})
+	if err != nil || !slices.Equal(wrote, []string{"write postern.db"}) || len(names(t, tmp)) != 0 {
+		t.Errorf("%v, %v, %v", err, wrote, names(t, tmp))
 	}
 }
 
@@ -275,15 +340,15 @@ func TestMakeAndRestore(t *testing.T) {
 }
 
 // changed is a backup with some parts changed, and right checksums again.
-func changed(t *testing.T, plain string, change func(m *Manifest, files map[string][]byte)) string {
+func changed(t *testing.T, made string, change func(m *Manifest, files map[string][]byte)) string {
 	t.Helper()
-	f, err := os.Open(plain)
+	f, err := os.Open(made)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	parts := map[string][]byte{}
-	m, err := readArchive(f, taken, func(p Part, r io.Reader) (err error) {
+	m, err := readArchive(plain{Reader: f}, taken, func(p Part, r io.Reader) (err error) {
 		parts[p.Name], err = io.ReadAll(r)
 		return err
 	})
@@ -328,7 +393,18 @@ func TestRestoreRefuses(t *testing.T) {
 		{"no key at all", plain, "is no key", RestoreOptions{SealKey: long}},
 		{"a missing key", plain, "no such file", RestoreOptions{SealKey: filepath.Join(h.base, "none")}},
 		{"another passphrase", sealed, "the passphrase is another one", RestoreOptions{
-			Passphrase: func() (auth.Secret, error) { return "wrong", nil }}},
+			Passphrase: Passphrase{Ask: func() (auth.Secret, error) { return "wrong", nil }}}},
+		{"a passphrase for what is not encrypted", plain, "not encrypted, and a passphrase was given", RestoreOptions{
+			SealKey: key, Passphrase: Passphrase{Ask: secret.Ask, Given: true}}},
+		{"a key of somebody's", changed(t, plain, func(_ *Manifest, f map[string][]byte) {
+			f[seal.KeyFile] = must(os.ReadFile(key))
+		}), "not encrypted and has seal.key", RestoreOptions{}},
+		{"a relay.toml of somebody's", changed(t, plain, func(_ *Manifest, f map[string][]byte) {
+			f[configName] = nil
+		}), "not encrypted and has relay.toml", RestoreOptions{SealKey: key}},
+		{"a certificate of somebody's", changed(t, plain, func(_ *Manifest, f map[string][]byte) {
+			f["tls/self-signed.crt"] = nil
+		}), "not encrypted and has tls/self-signed.crt", RestoreOptions{SealKey: key}},
 		{"settled by nobody", plain, "not now", RestoreOptions{SealKey: key,
 			Settle: func(context.Context, *store.Store, *Manifest) error { return errors.New("not now") }}},
 		{"not accepted", plain, "not that one", RestoreOptions{SealKey: key,
@@ -352,6 +428,8 @@ func TestRestoreRefuses(t *testing.T) {
 		{"another name", changed(t, plain, func(_ *Manifest, f map[string][]byte) { f["../../x"] = []byte("x") }),
 			`a part "../../x"`, RestoreOptions{SealKey: key}},
 		{"no backup", key, "cut off", RestoreOptions{}},
+		{"a file of holes", sparse(t), "in place of the file postern.db", RestoreOptions{SealKey: key}},
+		{"more than the disk has", hugeBackup(t), "make room", RestoreOptions{SealKey: key}},
 	}
 	for _, c := range cases {
 		dir, err := h.restore(c.file, c.o)
@@ -367,7 +445,7 @@ func TestRestoreRefuses(t *testing.T) {
 		t.Errorf("a directory in use: %v", err)
 	}
 	h.wantHome(h.dir, "alerts.json", "postern.sock", "tls", "tls/self-signed-rsa.pem", "tls/self-signed.crt",
-		"postern.db-wal", "postern.db-shm")
+		"postern.db-wal", "postern.db-shm", "backup.lock")
 }
 
 // What a backup may not be written to.
@@ -379,11 +457,12 @@ func TestMakeRefuses(t *testing.T) {
 	h.must(os.Mkdir(filepath.Join(h.base, "dir"), 0o700))
 	h.must(os.WriteFile(filepath.Join(h.base, "b.part"), nil, 0o600))
 	h.must(os.Mkdir(filepath.Join(h.base, "busy.part"), 0o700))
+	h.must(os.Symlink(h.dir, filepath.Join(h.base, "link")))
 	unlock, err := store.Lock(lockOf(filepath.Join(h.base, "busy.part")))
 	h.must(err)
 	for name, want := range map[string]string{"plain": "--overwrite", "dir": "not a regular file",
 		"none/x": "no such file", "data/x": "is in data_dir", "b": "b.part is in the way",
-		"busy": "another backup is just being written"} {
+		"busy": "another backup is just being written", "link/x": "is in data_dir"} {
 		if _, err := Make(t.Context(), h.options(name)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -399,6 +478,18 @@ func TestMakeRefuses(t *testing.T) {
 	if made, _ := h.make(o); made.Messages != 2 {
 		t.Errorf("%+v", made)
 	}
+	late := h.options("late") // somebody takes the name at the last moment
+	late.step = func(what string) {
+		if what == "rename" {
+			h.must(os.WriteFile(late.File, []byte("another"), 0o600))
+		}
+	}
+	if _, err := Make(t.Context(), late); !errors.Is(err, os.ErrExist) {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(late.File); err != nil || string(text) != "another" {
+		t.Errorf("%q, %v", text, err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	o.step = func(what string) {
 		if what == "write" {
@@ -410,6 +501,27 @@ func TestMakeRefuses(t *testing.T) {
 	}
 	if m, err := Check(t.Context(), must(os.Open(plain)), RestoreOptions{}); err != nil || m.Messages != 2 {
 		t.Errorf("%+v, %v", m, err)
+	}
+}
+
+// Where the copy would leave the daemon too little room for mail, nothing is begun.
+func TestMakeWantsRoom(t *testing.T) {
+	h := newHome(t)
+	h.must(h.s.Close())
+	room := must(disk.Of(h.dir))
+	var err error
+	h.s, err = store.Open(t.Context(), store.Options{Dir: h.dir, MinFree: room.Free + 1<<40})
+	h.must(err)
+	for _, file := range []string{"b", Standard} {
+		o := h.options("b")
+		if file == Standard {
+			o.File = Standard
+		}
+		o.Out = io.Discard
+		o.step = func(what string) { t.Errorf("%s: it does %s", file, what) }
+		if _, err := Make(t.Context(), o); err == nil || !strings.Contains(err.Error(), "(min_free): make room") {
+			t.Errorf("%s: %v", file, err)
+		}
 	}
 }
 
@@ -440,12 +552,9 @@ func (h *home) killAt(what string, step int, dir, file string) bool {
 // calling it again ends it.
 func TestKillRestore(t *testing.T) {
 	h := newHome(t)
-	o := h.options("plain")
-	_, plain := h.make(o)
-	all := changed(t, plain, func(_ *Manifest, f map[string][]byte) { // not encrypted, which takes a second each time
-		f["seal.key"] = must(os.ReadFile(filepath.Join(h.dir, "seal.key")))
-		f["tls/self-signed.crt"] = []byte("a certificate")
-	})
+	o := h.options("sealed")
+	o.Passphrase = passphrase
+	_, all := h.make(o)
 	step := 1
 	for ; h.killAt("restore", step, filepath.Join(h.base, strconv.Itoa(step)), all); step++ {
 		dir := filepath.Join(h.base, strconv.Itoa(step))
@@ -459,11 +568,47 @@ func TestKillRestore(t *testing.T) {
 		if h.killAt("restore", 1<<20, dir, all) {
 			t.Fatal("killed at no step")
 		}
-		h.wantHome(dir, "alerts.json", "tls", "tls/self-signed.crt")
+		h.wantHome(dir, "alerts.json", "tls", "tls/self-signed-rsa.pem", "tls/self-signed.crt")
 	}
 	if step < 12 {
 		t.Errorf("only %d steps", step)
 	}
+}
+
+// One that was broken off while it placed things stays refused until a restore ends well, and a wrong passphrase
+// removes nothing of it.
+func TestRestoreAgainFails(t *testing.T) {
+	h := newHome(t)
+	o := h.options("sealed")
+	o.Passphrase = passphrase
+	_, all := h.make(o)
+	dir := filepath.Join(h.base, "new")
+	placed := func() bool { _, err := os.Stat(filepath.Join(dir, "alerts.json")); return err == nil }
+	for step := 1; !placed(); step++ {
+		h.must(os.RemoveAll(dir))
+		if !h.killAt("restore", step, dir, all) {
+			t.Fatal("it was not killed with something in its place")
+		}
+	}
+	before := names(t, dir)
+	for _, o := range []RestoreOptions{
+		{Dir: dir, Passphrase: Passphrase{Ask: func() (auth.Secret, error) { return "wrong", nil }}},
+		{Dir: dir, Settle: func(context.Context, *store.Store, *Manifest) error { return errors.New("not now") }},
+		{Dir: dir, Settle: func(context.Context, *store.Store, *Manifest) error { return errors.New("not now") }},
+	} {
+		_, err := h.restore(all, o)
+		if after := names(t, dir); err == nil || o.Passphrase.Ask != nil && !slices.Equal(before, after) ||
+			o.Settle != nil && !slices.Equal(after, []string{"restoring"}) {
+			t.Errorf("%v: %v", err, after)
+		}
+		_, err = store.Open(t.Context(), store.Options{Dir: dir, Daemon: true})
+		if !errors.Is(err, store.ErrRestoring) {
+			t.Errorf("it is used: %v", err)
+		}
+	}
+	_, err := h.restore(all, RestoreOptions{Dir: dir})
+	h.must(err)
+	h.wantHome(dir, "alerts.json", "tls", "tls/self-signed-rsa.pem", "tls/self-signed.crt")
 }
 
 // A backup that is killed leaves no file of its name, or a whole one, and the next is not in its way.
@@ -550,6 +695,73 @@ func entry(name string, kind byte, text string) tar.Header {
 		PAXRecords: map[string]string{"text": text}}
 }
 
+// sparse is a backup with a terabyte of holes in a few octets.
+func sparse(t *testing.T) string {
+	t.Helper()
+	text := string(must(json.Marshal(Manifest{Format: Format,
+		Parts: []Part{{Name: store.FileName, Size: 1 << 20, SHA256: strings.Repeat("00", 32)}}})))
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	first, holes := entry(manifestName, tar.TypeReg, ""), "1\n1048576\n0\n"
+	first.PAXRecords, first.Size = nil, int64(len(text))
+	err := w.WriteHeader(&first)
+	if err == nil {
+		_, err = w.Write([]byte(text))
+	}
+	if err == nil {
+		err = w.Flush()
+	}
+	// The writer refuses to write such records: they are those of a file of one hole.
+	var records string
+	for _, r := range []string{"GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=" + store.FileName,
+		"GNU.sparse.realsize=1048576"} {
+		n := len(r) + 4 // the length, a space, and the end of the line
+		records += fmt.Sprintf("%d %s\n", n, r)
+	}
+	for _, e := range []struct {
+		kind byte
+		text string
+	}{{tar.TypeXHeader, records}, {tar.TypeReg, holes + strings.Repeat("\x00", 512-len(holes))}} {
+		b.Write(rawHeader(e.kind, len(e.text)))
+		b.WriteString(e.text)
+		b.Write(make([]byte, (512-len(e.text)%512)%512))
+	}
+	path := filepath.Join(t.TempDir(), "sparse")
+	if err := errors.Join(err, os.WriteFile(path, b.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// rawHeader is one of a tar file, of a kind that the writer does not write.
+func rawHeader(kind byte, size int) []byte {
+	h := make([]byte, 512)
+	copy(h, "postern.db")
+	copy(h[100:], "0000600\x00")
+	copy(h[124:], fmt.Sprintf("%011o\x00", size))
+	copy(h[148:], "        ")
+	h[156] = kind
+	copy(h[257:], "ustar\x0000")
+	sum := 0
+	for _, c := range h {
+		sum += int(c)
+	}
+	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+	return h
+}
+
+// hugeBackup says that it is larger than any disk.
+func hugeBackup(t *testing.T) string {
+	t.Helper()
+	text := string(must(json.Marshal(Manifest{Format: Format,
+		Parts: []Part{{Name: store.FileName, Size: maxPart, SHA256: strings.Repeat("00", 32)}}})))
+	path := filepath.Join(t.TempDir(), "huge")
+	if err := os.WriteFile(path, archive(entry(manifestName, tar.TypeReg, text)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // FuzzRestore: whatever a file has, a restore of it says what is wrong and puts nothing anywhere.
 func FuzzRestore(f *testing.F) {
 	manifest := func(m Manifest) string { return string(must(json.Marshal(m))) }
@@ -614,8 +826,8 @@ func FuzzRestore(f *testing.F) {
 // A whole backup of which some octets were changed or are missing is refused, wherever they are.
 func TestRestoreOfDamaged(t *testing.T) {
 	h := newHome(t)
-	_, plain := h.make(h.options("plain"))
-	whole := must(os.ReadFile(plain))
+	_, made := h.make(h.options("plain"))
+	whole := must(os.ReadFile(made))
 	try := func(what string, data []byte) {
 		t.Helper()
 		file, dir := filepath.Join(h.base, "damaged"), filepath.Join(t.TempDir(), "data")
@@ -630,7 +842,7 @@ func TestRestoreOfDamaged(t *testing.T) {
 	flipped[len(whole)/2] ^= 4
 	try("changed", flipped)
 	read := func(data []byte) error {
-		_, err := readArchive(bytes.NewReader(data), taken, func(Part, io.Reader) error { return nil })
+		_, err := readArchive(plain{Reader: bytes.NewReader(data)}, taken, func(Part, io.Reader) error { return nil })
 		return err
 	}
 	h.must(read(whole))

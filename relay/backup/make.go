@@ -64,6 +64,9 @@ func Make(ctx context.Context, o Options) (made Made, err error) {
 		return made, fmt.Errorf("%w: back up the database with its own tools, such as pg_dump -Fc, and keep seal_key "+
 			"and relay.toml; docs/disaster.md has the steps", store.ErrAtServer)
 	}
+	if err := o.room(ctx); err != nil {
+		return made, err
+	}
 	dir, done, err := o.workplace()
 	if err != nil {
 		return made, err
@@ -72,7 +75,12 @@ func Make(ctx context.Context, o Options) (made Made, err error) {
 		o.step("tidy")
 		err = errors.Join(err, done())
 	}()
-	m, files, err := o.collect(ctx, dir)
+	at, forget, err := o.Store.CopyPlace()
+	if err != nil {
+		return made, err
+	}
+	defer func() { err = errors.Join(err, forget()) }()
+	m, files, err := o.collect(ctx, at)
 	if err != nil {
 		return made, err
 	}
@@ -98,12 +106,47 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// workplace makes a directory of our own beside the file, so that a rename gives that its name. What an earlier backup
-// left there that was broken off goes. done removes it.
+// room refuses a backup for which there is no room: the daemon takes no mail where less than min_free is.
+func (o *Options) room(ctx context.Context) error {
+	room, err := o.Store.Room(ctx)
+	if err != nil {
+		return err
+	}
+	dir := o.Config.DataDir
+	if log, err := os.Stat(filepath.Join(dir, store.FileName+"-wal")); err == nil {
+		room.File += log.Size()
+	}
+	copies := int64(1)
+	if o.WithoutMail { // the copy is written once more
+		copies++
+	}
+	if o.File != Standard {
+		to := filepath.Dir(o.File)
+		same, err := disk.Same(dir, to)
+		if err != nil {
+			return err
+		}
+		if same { // then the smaller copy and the archive are there at once, and the first copy no more
+			copies = 2
+		} else if there, err := disk.Of(to); err != nil || there.Free < room.File && !o.WithoutMail {
+			return errors.Join(err, fmt.Errorf("the backup may have %d MB, and %d MB are free in %s: make room, or name "+
+				"another place", room.File/1e6, there.Free/1e6, to))
+		}
+	}
+	if need, floor := copies*room.File, max(0, room.Floor); room.Free-need < floor {
+		return fmt.Errorf("a copy of the store is made in %s, which takes %d MB meanwhile; of the %d MB that are free "+
+			"there %d must stay so (min_free): make room, or name a FILE on another disk", dir, need/1e6, room.Free/1e6,
+			floor/1e6)
+	}
+	return nil
+}
+
+// workplace makes a directory of our own beside the file, so that a rename gives that its name. It has the archive
+// alone: the copy of the store, which is in clear, is in data_dir. What an earlier backup left there that was broken
+// off goes. done removes it.
 func (o *Options) workplace() (dir string, done func() error, err error) {
 	if o.File == Standard {
-		dir, err = os.MkdirTemp("", "postern-backup-*")
-		return dir, func() error { return os.RemoveAll(dir) }, err
+		return "", func() error { return nil }, nil
 	}
 	if err := o.free(); err != nil {
 		return "", nil, err
@@ -149,7 +192,15 @@ func (o *Options) free() error {
 	if err != nil {
 		return err
 	}
-	if in, err := filepath.Rel(o.Config.DataDir, path); err == nil && filepath.IsLocal(in) {
+	to, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	dir, err := filepath.EvalSymlinks(o.Config.DataDir)
+	if err != nil {
+		return err
+	}
+	if in, err := filepath.Rel(dir, to); err == nil && filepath.IsLocal(in) {
 		return fmt.Errorf("%s is in data_dir, and would be lost with it: name a file elsewhere, best on another disk",
 			o.File)
 	}
@@ -193,7 +244,7 @@ func (o *Options) collect(ctx context.Context, dir string) (*Manifest, []file, e
 		}
 	}
 	return &Manifest{Format: Format, Made: made, Version: o.Version, Schema: copied.Schema, Hostname: o.Config.Hostname,
-		Mail: !o.WithoutMail, Messages: copied.Messages, Octets: copied.Octets, Proof: copied.Proof}, files, nil
+		Mail: !o.WithoutMail, Messages: copied.Messages, Octets: copied.Octets, LeftOut: copied.LeftOut, Proof: copied.Proof}, files, nil
 }
 
 // others are the parts beside the store. Those that nobody may have in clear are there with a passphrase alone.
@@ -229,7 +280,7 @@ func (o *Options) write(ctx context.Context, dir string, m *Manifest, files []fi
 	if err != nil {
 		return err
 	}
-	err = writeArchive(&writer{ctx, f}, m, files, o.Passphrase, o.Work)
+	err = writeArchive(&syncing{f: f, ctx: ctx}, m, files, o.Passphrase, o.Work)
 	if err == nil {
 		o.step("sync")
 		err = f.Sync()
@@ -237,15 +288,46 @@ func (o *Options) write(ctx context.Context, dir string, m *Manifest, files []fi
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := o.free(); err != nil { // somebody was faster
-		return err
-	}
 	o.step("rename")
-	if err := os.Rename(path, o.File); err != nil {
+	if err := o.name(path); err != nil {
 		return err
 	}
 	o.step("sync directory")
 	return disk.SyncDir(filepath.Dir(o.File))
+}
+
+// name gives the archive its name. A file that somebody has made meanwhile is not replaced, unless that was said: a
+// link, other than a rename, fails where there is one. What knows no links is looked at just before.
+func (o *Options) name(path string) error {
+	if !o.Overwrite {
+		err := os.Link(path, o.File)
+		if err == nil || errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	if err := o.free(); err != nil {
+		return err
+	}
+	return os.Rename(path, o.File)
+}
+
+// syncing is a file that is synced as it grows: one sync of it all would hold up those of the daemon's commits. It ends
+// when its context does.
+type syncing struct {
+	f      *os.File
+	ctx    context.Context
+	behind int // octets that are not synced
+}
+
+// syncEvery is how much may be behind, in octets.
+const syncEvery = 64 << 20
+
+func (w *syncing) Write(b []byte) (int, error) {
+	n, err := (&writer{w.ctx, w.f}).Write(b)
+	if w.behind += n; err == nil && w.behind >= syncEvery {
+		w.behind, err = 0, w.f.Sync()
+	}
+	return n, err
 }
 
 // writer ends when its context does.

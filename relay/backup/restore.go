@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"postern/auth"
 	"postern/internal/disk"
 	"postern/relay/config"
 	"postern/relay/seal"
@@ -18,10 +18,9 @@ import (
 
 // RestoreOptions say what is brought back, and where to.
 type RestoreOptions struct {
-	Dir     string // data directory, which is missing or empty
-	SealKey string // file of the key that seals secrets, for a backup that has it not; "": none
-	// Passphrase is asked for if the backup is encrypted.
-	Passphrase func() (auth.Secret, error)
+	Dir        string // data directory, which is missing or empty
+	SealKey    string // file of the key that seals secrets, for a backup that has it not; "": none
+	Passphrase Passphrase
 	// Accept is asked before anything else is read; an error refuses the backup. nil: all are taken.
 	Accept func(m *Manifest) error
 	// Settle makes the store ready for its new life, before it gets its place. An error leaves nothing behind.
@@ -47,12 +46,17 @@ func (o RestoreOptions) withDefaults() RestoreOptions {
 // Restore brings a backup back into a data directory.
 func Restore(ctx context.Context, from io.Reader, o RestoreOptions) (m Manifest, err error) {
 	o = o.withDefaults()
+	// The passphrase comes before a broken restore is cleared away.
+	archive, err := decrypted(&reader{ctx, from}, o.Passphrase)
+	if err != nil {
+		return m, unread(err)
+	}
 	r, err := store.BeginRestore(o.Dir, o.step)
 	if err != nil {
 		return m, err
 	}
 	defer r.Close()
-	if m, err = o.gather(ctx, from, r.Dir()); err == nil {
+	if m, err = o.gather(ctx, archive, r.Dir()); err == nil {
 		err = o.settle(ctx, r.Dir(), &m)
 	}
 	if err == nil {
@@ -65,8 +69,8 @@ func Restore(ctx context.Context, from io.Reader, o RestoreOptions) (m Manifest,
 	return m, err
 }
 
-// Check verifies a backup as Restore does, in a temporary directory, and brings nothing back. Without a key it does not
-// look whether a key is the right one.
+// Check verifies a backup as Restore does, with the store in a temporary directory, and brings nothing back. Without a
+// key it does not look whether a key is the right one. No key comes to the disk.
 func Check(ctx context.Context, from io.Reader, o RestoreOptions) (m Manifest, err error) {
 	o = o.withDefaults()
 	dir, err := os.MkdirTemp("", "postern-check-*")
@@ -74,14 +78,20 @@ func Check(ctx context.Context, from io.Reader, o RestoreOptions) (m Manifest, e
 		return m, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if m, err = o.verify(ctx, from, dir); err != nil || !m.HasKey() && o.SealKey == "" {
+	archive, err := decrypted(&reader{ctx, from}, o.Passphrase)
+	if err != nil {
+		return m, unread(err)
+	}
+	m, held, err := o.verify(ctx, archive, dir, func(name string) bool { return name == store.FileName })
+	if err != nil || !m.HasKey() && o.SealKey == "" {
 		return m, err
 	}
-	return m, o.key(dir, &m)
+	_, err = o.key(held, &m)
+	return m, err
 }
 
 // Configuration is the relay.toml that a backup has, after all of that was verified.
-func Configuration(from io.Reader, passphrase func() (auth.Secret, error)) (text []byte, err error) {
+func Configuration(from io.Reader, passphrase Passphrase) (text []byte, err error) {
 	plain, err := decrypted(from, passphrase)
 	if err != nil {
 		return nil, unread(err)
@@ -105,28 +115,53 @@ func Configuration(from io.Reader, passphrase func() (auth.Secret, error)) (text
 const maxConfig = 16 << 20
 
 // gather puts all parts into dir, verified, with the key.
-func (o *RestoreOptions) gather(ctx context.Context, from io.Reader, dir string) (m Manifest, err error) {
-	if m, err = o.verify(ctx, from, dir); err != nil {
+func (o *RestoreOptions) gather(ctx context.Context, from plain, dir string) (m Manifest, err error) {
+	m, held, err := o.verify(ctx, from, dir, func(name string) bool { return name != configName }) // its owner's
+	if err != nil {
 		return m, err
 	}
-	return m, o.key(dir, &m)
+	key, err := o.key(held, &m)
+	if err != nil {
+		return m, err
+	}
+	o.step("write " + seal.KeyFile)
+	return m, write(filepath.Join(dir, seal.KeyFile), bytes.NewReader(key))
 }
 
-// verify puts all parts into dir and looks whether they are whole.
-func (o *RestoreOptions) verify(ctx context.Context, from io.Reader, dir string) (m Manifest, err error) {
+// verify puts those parts into dir that are wanted, the store at least, looks whether all are whole, and returns the
+// key that seals secrets, if there is one.
+func (o *RestoreOptions) verify(ctx context.Context, from plain, dir string, wanted func(name string) bool) (
+	m Manifest, key []byte, err error) {
 	o.Progress("read the backup")
-	plain, err := decrypted(&reader{ctx, from}, o.Passphrase)
-	if err == nil {
-		m, err = readArchive(plain, o.Accept, func(p Part, r io.Reader) error { return o.put(dir, p, r) })
-	}
+	m, err = readArchive(from, func(m *Manifest) error { return o.accept(dir, m) }, func(p Part, r io.Reader) (err error) {
+		switch {
+		case p.Name == seal.KeyFile:
+			key, err = io.ReadAll(io.LimitReader(r, maxKey))
+		case wanted(p.Name):
+			err = o.put(dir, p, r)
+		}
+		return err
+	})
 	if err != nil {
-		return m, unread(err)
+		return m, nil, unread(err)
 	}
 	o.Progress("read the store in it")
 	if err := store.ExamineFile(ctx, dir); err != nil {
-		return m, unread(err)
+		return m, nil, unread(err)
 	}
-	return m, nil
+	return m, key, nil
+}
+
+// accept refuses a backup for which there is no room, and those that Accept does.
+func (o *RestoreOptions) accept(dir string, m *Manifest) error {
+	room, err := disk.Of(dir)
+	if err == nil && m.Size() > room.Free {
+		err = fmt.Errorf("it takes %d MB, and %d MB are free in %s: make room", m.Size()/1e6, room.Free/1e6, dir)
+	}
+	if err != nil {
+		return err
+	}
+	return o.Accept(m)
 }
 
 // unread says that nothing has come of a backup.
@@ -134,9 +169,6 @@ func unread(err error) error { return fmt.Errorf("read the backup: %w", err) }
 
 // put writes a part to its place in dir. Its name is one of ours.
 func (o *RestoreOptions) put(dir string, p Part, r io.Reader) error {
-	if p.Name == configName { // it is its owner's, and elsewhere
-		return nil
-	}
 	path := filepath.Join(dir, filepath.FromSlash(p.Name))
 	o.step("write " + p.Name)
 	if strings.HasPrefix(p.Name, config.TLSDir+"/") {
@@ -160,35 +192,35 @@ func write(path string, r io.Reader) error {
 	return errors.Join(err, f.Close(), disk.SyncDir(filepath.Dir(path)))
 }
 
-// key sees to it that the key in dir is the one that opens what is sealed in the store.
-func (o *RestoreOptions) key(dir string, m *Manifest) error {
-	what := "the key in the backup"
+// key is the one that opens what is sealed in the store: held by the backup, or in a file.
+func (o *RestoreOptions) key(held []byte, m *Manifest) (key []byte, err error) {
+	key, what := held, "the key in the backup"
 	if !m.HasKey() {
 		if what = o.SealKey; what == "" {
-			return fmt.Errorf("the backup has no %s, with which DKIM keys and other secrets in it are sealed: name "+
+			return nil, fmt.Errorf("the backup has no %s, with which DKIM keys and other secrets in it are sealed: name "+
 				"the file that was in data_dir with --seal-key", seal.KeyFile)
 		}
 		f, err := os.Open(o.SealKey)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer f.Close()
-		o.step("write " + seal.KeyFile)
-		if err := write(filepath.Join(dir, seal.KeyFile), io.LimitReader(f, maxKey)); err != nil {
-			return err
+		if key, err = io.ReadAll(io.LimitReader(f, maxKey)); err != nil {
+			return nil, err
 		}
 	}
-	sealer, err := seal.OpenKey(dir)
-	if err == nil {
-		err = store.Proves(sealer, m.Proof)
+	sealer, err := seal.New(key)
+	if err != nil {
+		return nil, fmt.Errorf("%s is no key: %w", what, err)
 	}
+	err = store.Proves(sealer, m.Proof)
 	if errors.Is(err, seal.ErrOtherKey) {
-		return fmt.Errorf("%s is not the one that this backup is sealed with", what)
+		return nil, fmt.Errorf("%s is not the one that this backup is sealed with", what)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
-	return nil
+	return key, nil
 }
 
 // maxKey is more than a key has, in octets.

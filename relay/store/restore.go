@@ -16,6 +16,7 @@ import (
 	"postern/relay/config"
 	"postern/relay/queue"
 	"postern/relay/seal"
+	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
 
@@ -41,7 +42,7 @@ type Restoration struct {
 	dir    string
 	unlock func()
 	step   func(what string) // is told before each change
-	placed bool              // the first has its place, or may have
+	placed bool              // something has its place, or may have had it after an earlier restore
 }
 
 // BeginRestore takes the lock of a data directory that has nothing in it, and makes the place where files are
@@ -57,7 +58,9 @@ func BeginRestore(dir string, step func(what string)) (*Restoration, error) {
 	r := &Restoration{dir: dir, unlock: unlock, step: step}
 	if err = r.clear(); err == nil {
 		step("make " + restoring)
-		err = os.Mkdir(r.Dir(), 0o700)
+		if err = os.Mkdir(r.Dir(), 0o700); errors.Is(err, fs.ErrExist) { // what clear has emptied
+			err = nil
+		}
 	}
 	if err == nil {
 		err = disk.SyncDir(dir)
@@ -88,6 +91,7 @@ func (r *Restoration) clear() error {
 			return fmt.Errorf("a restore was broken off there, and %s is not of it: move it away", name)
 		}
 	}
+	r.placed = true // of what had its place: an empty directory would be taken for a new one
 	for _, name := range names {
 		if name != restoring {
 			r.step("remove " + name)
@@ -96,8 +100,17 @@ func (r *Restoration) clear() error {
 			}
 		}
 	}
-	r.step("remove " + restoring)
-	return errors.Join(os.RemoveAll(r.Dir()), disk.SyncDir(r.dir))
+	r.step("remove what is in " + restoring)
+	return errors.Join(r.empty(), disk.SyncDir(r.dir))
+}
+
+// empty removes what was collected.
+func (r *Restoration) empty() error {
+	entries, err := os.ReadDir(r.Dir())
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(r.Dir(), e.Name())))
+	}
+	return err
 }
 
 // there is what the directory has, but for what is in any.
@@ -170,7 +183,7 @@ func (r *Restoration) place(name string) error {
 // into use again.
 func (r *Restoration) Abandon() error {
 	if r.placed {
-		return nil
+		return r.empty()
 	}
 	r.step("abandon")
 	return errors.Join(os.RemoveAll(r.Dir()), disk.SyncDir(r.dir))
@@ -204,6 +217,22 @@ func ExamineFile(ctx context.Context, dir string) error {
 	}
 	if err := examineCopy(conn); err != nil {
 		return fmt.Errorf("the store in it: %w", readError(ctx, err))
+	}
+	return readError(ctx, countsQueue(conn))
+}
+
+// countsQueue refuses a store whose counter is not that of its messages: a restore would take its queue for empty.
+func countsQueue(conn db.Conn) error {
+	said, _, err := conn.Int("SELECT messages FROM counter")
+	if err != nil {
+		return fmt.Errorf("the store in it: %w", err)
+	}
+	has, _, err := conn.Int("SELECT count(*) FROM message")
+	if err == nil && has != said {
+		err = fmt.Errorf("it is damaged: it counts %d messages, and has %d", said, has)
+	}
+	if err != nil {
+		return fmt.Errorf("the store in it: %w", err)
 	}
 	return nil
 }
@@ -268,9 +297,15 @@ func (s *Store) DropAll(ctx context.Context, why string) (dropped int64, err err
 		}
 		n, err := s.actOn(ctx, found, drop)
 		if dropped += int64(len(n)); err != nil || !more {
-			return dropped, wrap(err, "drop messages")
+			return dropped, wrap(errors.Join(err, s.forgetAnswers(ctx)), "drop messages")
 		}
 	}
+}
+
+// forgetAnswers forgets what the API has answered: a client that asks again for what was dropped would be told that it
+// is under way.
+func (s *Store) forgetAnswers(ctx context.Context) error {
+	return s.write(ctx, func(t *tx) error { return t.Run("DELETE FROM api_answer") })
 }
 
 func drop(t *tx, id string) (bool, error) {

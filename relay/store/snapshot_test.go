@@ -134,15 +134,28 @@ func TestSnapshotWithoutMail(t *testing.T) {
 	if err := s.Add(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.BeginAnswer(t.Context(), time.Now(), [32]byte{1}, [32]byte{2}, [32]byte{3}); err != nil {
+		t.Fatal(err)
+	}
 	path := filepath.Join(t.TempDir(), "copy")
 	c, err := s.Snapshot(t.Context(), path, SnapshotOptions{WithoutMail: true})
-	if err != nil || c.Messages != 0 || c.Octets != 0 {
+	if err != nil || c.Messages != 0 || c.Octets != 0 || c.LeftOut != int64(len(idsOf(t, s))) {
 		t.Fatalf("%+v, %v", c, err)
 	}
 	if text, err := os.ReadFile(path); err != nil || bytes.Contains(text, []byte("nobody may read this")) {
 		t.Errorf("the content is in it, %v", err)
 	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
+		t.Errorf("beside it are %v, %v", left, err)
+	}
+	if err := examineTwin(t, path); err != nil {
+		t.Error(err)
+	}
 	into := openCopy(t, s, path)
+	if prior, err := into.BeginAnswer(t.Context(), time.Now(), [32]byte{1}, [32]byte{2}, [32]byte{3}); prior != nil ||
+		err != nil {
+		t.Errorf("an answer about mail that is not there: %+v, %v", prior, err)
+	}
 	if ids := idsOf(t, into); len(ids) != 0 {
 		t.Errorf("it has %v", ids)
 	}
@@ -255,12 +268,19 @@ func TestDropAll(t *testing.T) {
 	if err := os.WriteFile(journalPath(s.opts.Dir, 0), line, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.BeginAnswer(t.Context(), time.Now(), [32]byte{1}, [32]byte{2}, [32]byte{3}); err != nil {
+		t.Fatal(err)
+	}
 	n, err := s.DropAll(t.Context(), "dropped")
 	if err != nil || n != 2*actionBatch+3 || len(idsOf(t, s)) != 0 {
 		t.Errorf("%d, %v", n, err)
 	}
 	if st, err := s.Stats(t.Context()); err != nil || st.Messages != 0 || st.Held != 0 || st.Bytes != 0 {
 		t.Errorf("%+v, %v", st, err)
+	}
+	prior, err := s.BeginAnswer(t.Context(), time.Now(), [32]byte{1}, [32]byte{2}, [32]byte{3})
+	if prior != nil || err != nil {
+		t.Errorf("an answer about mail that was dropped: %+v, %v", prior, err)
 	}
 	events, err := s.Events(t.Context(), trace.Query{Limit: 10_000})
 	served := 0
@@ -283,6 +303,7 @@ func TestExamineRefuses(t *testing.T) {
 		"written by a newer postern (schema 999": "INSERT INTO migration (version, applied) VALUES (999, 1)",
 		"no store of postern":                    "PRAGMA application_id = 7",
 		"schema version cannot be read":          "DELETE FROM migration",
+		"it counts 3 messages, and has 0":        "UPDATE counter SET messages = 3",
 	} {
 		dir := t.TempDir()
 		s, err := Open(t.Context(), Options{Dir: dir, Daemon: true})

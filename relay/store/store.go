@@ -129,6 +129,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 			return nil, err
 		}
 		s.unlock, s.pace = unlock, newPace()
+		s.forgetCopy()
 	}
 	err := s.open(ctx)
 	if err == nil {
