@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"time"
@@ -37,12 +38,9 @@ var restarts = []mgr.RecoveryAction{
 	{Type: mgr.ServiceRestart, Delay: time.Minute}, // and so on
 }
 
-// installService makes the service or changes the one that is there.
+// installService makes the service or changes the one that is there. A Windows without a terminal runs it, too: the
+// MSI does.
 func (a *app) installService() error {
-	path, err := a.serviceConfig()
-	if err != nil {
-		return err
-	}
 	program, err := os.Executable()
 	if err != nil {
 		return err
@@ -52,28 +50,28 @@ func (a *app) installService() error {
 		return err
 	}
 	defer m.Disconnect()
-	if err := rights.ForService(places.Etc(), false); err != nil {
+	if err := registerEvents(); err != nil { // first, so that what fails below can be read there
+		return fmt.Errorf("register with the Event Log: %w", err)
+	}
+	was, err := m.OpenService(rights.Service)
+	switch {
+	case err == nil:
+		defer was.Close()
+	case !errors.Is(err, windows.ERROR_SERVICE_DOES_NOT_EXIST):
 		return err
 	}
-	data, err := serviceData(path)
+	path, err := a.serviceConfig(was)
 	if err != nil {
 		return err
 	}
-	if err := rights.ForService(data, true); err != nil {
+	if err := serviceDirectories(path); err != nil {
 		return err
 	}
-	s, err := register(m, program, path)
+	account, err := register(m, was, program, path)
 	if err != nil {
 		return fmt.Errorf("install the service: %w", err)
 	}
-	defer s.Close()
-	if err := settle(s); err != nil { // it runs without
-		fmt.Printf("Windows does not take all of how the service is started: %v\n", err)
-	}
-	if err := registerEvents(); err != nil {
-		return fmt.Errorf("register with the Event Log: %w", err)
-	}
-	fmt.Printf("The service is installed. It reads %s and runs as NT SERVICE\\%s.\n", path, rights.Service)
+	fmt.Printf("The service is installed. It reads %s and runs as %s.\n", path, account)
 	if _, err := os.Stat(path); err != nil {
 		fmt.Println("Next: postern setup; " + howto.Start)
 		return nil
@@ -82,31 +80,62 @@ func (a *app) installService() error {
 	return nil
 }
 
-// serviceConfig is the relay.toml of the service.
-func (a *app) serviceConfig() (string, error) {
+// serviceConfig is the relay.toml of the service: that of --config, or what it is installed with, or else
+// $POSTERN_CONFIG or the usual one. was may be nil.
+func (a *app) serviceConfig(was *mgr.Service) (string, error) {
 	if a.configPath != "" {
 		return filepath.Abs(a.configPath)
 	}
+	if was != nil {
+		c, err := was.Config()
+		if err != nil {
+			return "", fmt.Errorf("look at the installed service: %w", err)
+		}
+		if path := configOf(c.BinaryPathName); path != "" {
+			return path, nil
+		}
+	}
+	if path := os.Getenv("POSTERN_CONFIG"); path != "" {
+		return filepath.Abs(path)
+	}
 	return filepath.Join(places.Etc(), "relay.toml"), nil
+}
+
+// configOf is the file of --config of a command line, or "".
+func configOf(command string) string {
+	args, err := windows.DecomposeCommandLine(command)
+	if err != nil {
+		return ""
+	}
+	return configFlag(args)
+}
+
+// serviceDirectories makes and protects what the service uses. What is there is looked at before any of it is read.
+func serviceDirectories(path string) error {
+	if err := rights.ForService(places.Etc(), false); err != nil {
+		return err
+	}
+	data, err := serviceData(path)
+	if err != nil {
+		return err
+	}
+	return rights.ForService(data, true)
 }
 
 // serviceData is the data_dir of a configuration, if there is one yet. Its rights are about to be changed, so it must
 // not be named by others, and have nothing in it but a store. The directory of another relay.toml than the usual one is
 // left to who made it.
 func serviceData(path string) (string, error) {
+	err := rights.Owned(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return places.DataDir(), nil
+	}
+	if err != nil {
+		return "", err
+	}
 	c, err := config.Read(path)
 	if err != nil {
 		return places.DataDir(), nil // postern check says what is wrong
-	}
-	r, err := rights.Of(path)
-	switch {
-	case err != nil:
-		return "", err
-	case !r.Trusted():
-		return "", fmt.Errorf("%s belongs to %s, who is no administrator: look at it and write it anew", path,
-			r.Owner())
-	case r.AnyoneWrites:
-		return "", fmt.Errorf("%s can be changed by others (%s), run: %s", path, r, r.Command("", path))
 	}
 	names, err := os.ReadDir(c.DataDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -128,47 +157,70 @@ func manager() (*mgr.Mgr, error) {
 	return m, err
 }
 
-// register makes the service with its account, or changes it.
-func register(m *mgr.Mgr, program, path string) (*mgr.Service, error) {
+// register makes the service with its account, or changes it, and says which account that is. One that somebody gave
+// it stays, and is in the group of the service, which may use its files.
+func register(m *mgr.Mgr, was *mgr.Service, program, path string) (account string, err error) {
 	c := mgr.Config{
 		ServiceType: windows.SERVICE_WIN32_OWN_PROCESS, StartType: mgr.StartAutomatic,
-		ErrorControl: mgr.ErrorNormal, DisplayName: "Postern",
+		ErrorControl: mgr.ErrorNormal, DisplayName: "Postern", SidType: windows.SERVICE_SID_TYPE_UNRESTRICTED,
 		ServiceStartName: `NT SERVICE\` + rights.Service,
 		Description:      "Takes mail from programs and devices that log in, and hands it to the mail provider.",
 	}
-	s, err := m.OpenService(rights.Service)
-	if errors.Is(err, windows.ERROR_SERVICE_DOES_NOT_EXIST) {
-		return m.CreateService(rights.Service, program, c, "serve", "--config", path, asService)
+	args := []string{"serve", "--config", path, asService}
+	if was == nil {
+		s, err := m.CreateService(rights.Service, program, c, args...)
+		if err != nil {
+			return "", err
+		}
+		defer s.Close()
+		settle(s)
+		return c.ServiceStartName, nil
 	}
+	is, err := was.Config()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	if was, err := s.Config(); err == nil {
-		c.StartType = was.StartType // whoever has disabled it meant that
+	c.StartType = is.StartType // whoever has disabled it meant that
+	c.ServiceStartName = ""    // stays
+	c.BinaryPathName = windows.ComposeCommandLine(append([]string{program}, args...))
+	if err := was.UpdateConfig(c); err != nil {
+		return "", err
 	}
-	c.BinaryPathName = windows.ComposeCommandLine([]string{program, "serve", "--config", path, asService})
-	if err := s.UpdateConfig(c); err != nil {
-		s.Close()
-		return nil, err
-	}
-	return s, nil
+	settle(was)
+	return is.ServiceStartName, nil
 }
 
 // settle says that it starts after what Windows itself needs, what happens when it fails, and how long a shutdown
-// waits for it.
-func settle(s *mgr.Service) error {
+// waits for it. It runs without, too.
+func settle(s *mgr.Service) {
 	wait, late := uint32(shutdownWait.Milliseconds()), uint32(1)
-	return errors.Join(windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO,
+	err := errors.Join(windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO,
 		(*byte)(unsafe.Pointer(&late))),
 		s.SetRecoveryActions(restarts, failuresLast), s.SetRecoveryActionsOnNonCrashFailures(true),
 		windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_PRESHUTDOWN_INFO,
 			(*byte)(unsafe.Pointer(&wait))))
+	if err != nil {
+		fmt.Printf("Windows does not take all of how the service is started: %v\n", err)
+	}
 }
 
 // registerEvents has the Event Log show our texts by what Windows' own eventcreate has for that.
 func registerEvents() error {
 	_ = eventlog.Remove(rights.Service) // what an older version made
 	return eventlog.InstallAsEventCreate(rights.Service, eventlog.Error|eventlog.Warning|eventlog.Info)
+}
+
+// noteFailure writes to the Event Log why a command failed that SYSTEM runs, as the MSI does: nobody sees its output.
+func noteFailure(command string, err error) {
+	if u, whoErr := user.Current(); err == nil || whoErr != nil || u.Uid != "S-1-5-18" {
+		return
+	}
+	log, openErr := eventlog.Open(rights.Service)
+	if openErr != nil {
+		return
+	}
+	defer log.Close()
+	fmt.Fprintf(&eventWriter{to: log}, "postern %s: %v", command, err)
 }
 
 // withService runs what is done with the installed service.
@@ -207,12 +259,17 @@ func (a *app) removeService() error {
 
 func (a *app) startService() error {
 	return withService(func(s *mgr.Service) error {
-		path, err := a.serviceConfig()
+		c, err := s.Config()
 		if err != nil {
-			return err
+			return fmt.Errorf("look at the service: %w", err)
 		}
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && a.configPath == "" {
-			return fmt.Errorf("there is no %s yet: postern setup", path)
+		path := configOf(c.BinaryPathName)
+		if given := a.configPath; given != "" && given != path {
+			return fmt.Errorf("the service reads %s; to have it read %s: postern service install --config %[2]s", path,
+				given)
+		}
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("there is no %s, which the service reads: postern setup", path)
 		}
 		err = s.Start()
 		if err != nil && !errors.Is(err, windows.ERROR_SERVICE_ALREADY_RUNNING) {

@@ -5,11 +5,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/windows"
 	"golang.org/x/sys/windows/svc"
 
+	"postern/internal/places"
 	"postern/relay/config"
 )
 
@@ -93,5 +96,33 @@ func TestServiceFails(t *testing.T) {
 	s := &service{run: func(context.Context, *eventWriter, func()) int { return exitNo }}
 	if own, code := s.Execute(nil, nil, make(chan svc.Status, 10)); !own || code != exitNo {
 		t.Errorf("%v, %d", own, code)
+	}
+}
+
+// An upgrade reads from the command line that is installed which relay.toml the service has.
+func TestServiceConfigOf(t *testing.T) {
+	for command, want := range map[string]string{
+		windows.ComposeCommandLine([]string{`C:\Program Files\Postern\postern.exe`, "serve", "--config",
+			`D:\mail relay\relay.toml`, asService}): `D:\mail relay\relay.toml`,
+		`postern.exe serve --config=D:\relay.toml`: `D:\relay.toml`,
+		`postern.exe serve`:                        "",
+		`postern.exe serve --config`:               "",
+		"":                                         "",
+	} {
+		if got := configOf(command); got != want {
+			t.Errorf("%s: %q, want %q", command, got, want)
+		}
+	}
+}
+
+// A configuration that was named and is gone is a failure, which the service manager and people see; one that nobody
+// has made yet is none.
+func TestServiceMissingConfig(t *testing.T) {
+	usual := filepath.Join(places.Etc(), "relay.toml")
+	for path, want := range map[string]int{usual: 0, `D:\gone\relay.toml`: exitNo} {
+		var log notedEvents
+		if code := saysMissing(&eventWriter{to: &log}, path); code != want || !strings.Contains(log.String(), path) {
+			t.Errorf("%s: exit code %d, %s", path, code, log.String())
+		}
 	}
 }

@@ -2,16 +2,22 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
-	"slices"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/windows/svc"
 	"golang.org/x/sys/windows/svc/eventlog"
 
+	"postern/internal/places"
 	"postern/internal/rights"
+	relaystore "postern/relay/store"
 )
 
 // asService is the last argument of the command line that the service manager has of us. To look who our parent is
@@ -38,10 +44,7 @@ func runAsService(a *app, args []string) (code int, is bool) {
 		return runIn(ctx, root, args)
 	}}
 	if path, missing := missingConfig(args); missing {
-		s.run = func(_ context.Context, out *eventWriter, _ func()) int {
-			fmt.Fprintf(out, "postern: there is no %s yet, so the service stops: run postern setup", path)
-			return 0 // or the manager would try again and again
-		}
+		s.run = func(_ context.Context, out *eventWriter, _ func()) int { return saysMissing(out, path) }
 	}
 	if err := svc.Run(rights.Service, s); err != nil {
 		fmt.Fprintf(s.out, "postern: the service manager: %v", err)
@@ -50,14 +53,49 @@ func runAsService(a *app, args []string) (code int, is bool) {
 	return s.code, true
 }
 
+// configFlag is the file of --config, or "".
+func configFlag(args []string) string {
+	for i, arg := range args {
+		if path, is := strings.CutPrefix(arg, "--config="); is {
+			return path
+		}
+		if arg == "--config" && i+1 < len(args) {
+			return args[i+1]
+		}
+	}
+	return ""
+}
+
 // missingConfig reports that the file of --config is not there.
 func missingConfig(args []string) (path string, missing bool) {
-	i := slices.Index(args, "--config")
-	if i < 0 || i+1 >= len(args) {
+	path = configFlag(args)
+	if path == "" {
 		return "", false
 	}
-	_, err := os.Stat(args[i+1])
-	return args[i+1], os.IsNotExist(err)
+	_, err := os.Stat(path)
+	return path, os.IsNotExist(err)
+}
+
+// saysMissing says that there is no configuration. After an installation that is so until somebody makes one, and no
+// failure that the manager should start the service again for; where there is a store, or one was named, it is.
+func saysMissing(out io.Writer, path string) (code int) {
+	_, err := os.Stat(filepath.Join(places.DataDir(), relaystore.FileName))
+	if path == filepath.Join(places.Etc(), "relay.toml") && err != nil {
+		fmt.Fprintf(out, "postern: there is no %s yet, so the service stops: run postern setup", path)
+		return 0
+	}
+	fmt.Fprintf(out, "postern: %s is missing, so no mail is taken: bring the file back, or name another by "+
+		"postern service install --config FILE", path)
+	return exitNo
+}
+
+// ownEnv refuses the file with the environment of the service where others could have written it.
+func ownEnv(path string) error {
+	err := rights.Owned(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil // loadEnv says what that means
+	}
+	return err
 }
 
 // service is what the service manager talks to.

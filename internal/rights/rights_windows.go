@@ -342,7 +342,7 @@ func Owned(path string) error {
 	case err != nil:
 		return err
 	case !r.Trusted():
-		return fmt.Errorf("%s belongs to %s, who is no administrator: look at it, then move it away, or run: "+
+		return fmt.Errorf("%s belongs to %s, and not to the administrators: look at it, then move it away, or run: "+
 			`icacls "%s" /setowner *%s`, path, r.Owner(), path, administrators)
 	case r.OthersWrite:
 		return fmt.Errorf("%s can be changed by others (%s), run: %s", path, r, r.Command("", path))
