@@ -87,11 +87,11 @@ func (a *app) serviceConfig(was *mgr.Service) (string, error) {
 		return filepath.Abs(a.configPath)
 	}
 	if was != nil {
-		c, err := was.Config()
+		is, err := installed(was)
 		if err != nil {
-			return "", fmt.Errorf("look at the installed service: %w", err)
+			return "", err
 		}
-		if path := configOf(c.BinaryPathName); path != "" {
+		if path := configOf(is.command); path != "" {
 			return path, nil
 		}
 	}
@@ -157,17 +157,16 @@ func manager() (*mgr.Mgr, error) {
 	return m, err
 }
 
-// register makes the service with its account, or changes it, and says which account that is. One that somebody gave
-// it stays, and is in the group of the service, which may use its files.
+// register makes the service with its account, or has the one that is there run this program with this relay.toml, and
+// says which account it has. What somebody has changed stays: that it is disabled, or runs under another account.
 func register(m *mgr.Mgr, was *mgr.Service, program, path string) (account string, err error) {
-	c := mgr.Config{
-		ServiceType: windows.SERVICE_WIN32_OWN_PROCESS, StartType: mgr.StartAutomatic,
-		ErrorControl: mgr.ErrorNormal, DisplayName: "Postern", SidType: windows.SERVICE_SID_TYPE_UNRESTRICTED,
-		ServiceStartName: `NT SERVICE\` + rights.Service,
-		Description:      "Takes mail from programs and devices that log in, and hands it to the mail provider.",
-	}
 	args := []string{"serve", "--config", path, asService}
 	if was == nil {
+		c := mgr.Config{
+			ServiceType: windows.SERVICE_WIN32_OWN_PROCESS, StartType: mgr.StartAutomatic,
+			ErrorControl: mgr.ErrorNormal, DisplayName: "Postern", ServiceStartName: `NT SERVICE\` + rights.Service,
+			Description: "Takes mail from programs and devices that log in, and hands it to the mail provider.",
+		}
 		s, err := m.CreateService(rights.Service, program, c, args...)
 		if err != nil {
 			return "", err
@@ -176,29 +175,49 @@ func register(m *mgr.Mgr, was *mgr.Service, program, path string) (account strin
 		settle(s)
 		return c.ServiceStartName, nil
 	}
-	is, err := was.Config()
+	is, err := installed(was)
 	if err != nil {
 		return "", err
 	}
-	c.StartType = is.StartType // whoever has disabled it meant that
-	c.ServiceStartName = ""    // stays
-	c.BinaryPathName = windows.ComposeCommandLine(append([]string{program}, args...))
-	if err := was.UpdateConfig(c); err != nil {
+	command, err := windows.UTF16PtrFromString(windows.ComposeCommandLine(append([]string{program}, args...)))
+	if err != nil {
+		return "", err
+	}
+	err = windows.ChangeServiceConfig(was.Handle, windows.SERVICE_NO_CHANGE, windows.SERVICE_NO_CHANGE,
+		windows.SERVICE_NO_CHANGE, command, nil, nil, nil, nil, nil, nil)
+	if err != nil {
 		return "", err
 	}
 	settle(was)
-	return is.ServiceStartName, nil
+	return is.account, nil
 }
 
-// settle says that it starts after what Windows itself needs, what happens when it fails, and how long a shutdown
-// waits for it. It runs without, too.
+// installation is what the service manager has of a service.
+type installation struct{ command, account string }
+
+// installed looks at a service. mgr.Service.Config asks for more, which Wine does not know.
+func installed(s *mgr.Service) (installation, error) {
+	const most = 8 << 10 // octets that Windows asks for at most
+	buffer := make([]uint64, most/8)
+	is := (*windows.QUERY_SERVICE_CONFIG)(unsafe.Pointer(&buffer[0]))
+	var needs uint32
+	if err := windows.QueryServiceConfig(s.Handle, is, most, &needs); err != nil {
+		return installation{}, fmt.Errorf("look at the installed service: %w", err)
+	}
+	return installation{windows.UTF16PtrToString(is.BinaryPathName), windows.UTF16PtrToString(is.ServiceStartName)}, nil
+}
+
+// settle says that it starts after what Windows itself needs, what happens when it fails, how long a shutdown waits for
+// it, and that its process is in the group of the service, which may use its files, under another account too. It runs
+// without.
 func settle(s *mgr.Service) {
-	wait, late := uint32(shutdownWait.Milliseconds()), uint32(1)
-	err := errors.Join(windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO,
-		(*byte)(unsafe.Pointer(&late))),
+	wait, late, group := uint32(shutdownWait.Milliseconds()), uint32(1), uint32(windows.SERVICE_SID_TYPE_UNRESTRICTED)
+	set := func(what uint32, value *uint32) error {
+		return windows.ChangeServiceConfig2(s.Handle, what, (*byte)(unsafe.Pointer(value)))
+	}
+	err := errors.Join(set(windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO, &late),
 		s.SetRecoveryActions(restarts, failuresLast), s.SetRecoveryActionsOnNonCrashFailures(true),
-		windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_PRESHUTDOWN_INFO,
-			(*byte)(unsafe.Pointer(&wait))))
+		set(windows.SERVICE_CONFIG_PRESHUTDOWN_INFO, &wait), set(windows.SERVICE_CONFIG_SERVICE_SID_INFO, &group))
 	if err != nil {
 		fmt.Printf("Windows does not take all of how the service is started: %v\n", err)
 	}
@@ -259,11 +278,11 @@ func (a *app) removeService() error {
 
 func (a *app) startService() error {
 	return withService(func(s *mgr.Service) error {
-		c, err := s.Config()
+		is, err := installed(s)
 		if err != nil {
-			return fmt.Errorf("look at the service: %w", err)
+			return err
 		}
-		path := configOf(c.BinaryPathName)
+		path := configOf(is.command)
 		if given := a.configPath; given != "" && given != path {
 			return fmt.Errorf("the service reads %s; to have it read %s: postern service install --config %[2]s", path,
 				given)
