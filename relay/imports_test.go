@@ -141,6 +141,7 @@ var unbound = []string{"relay", "cmd", "bench", "internal"}
 
 // system is what differs from one operating system to the other. Every package may import it.
 var system = []string{"internal/disk", "internal/dpapi", "internal/errno", "internal/filelock", "internal/howto",
+	"internal/listen",
 	"internal/places", "internal/rights"}
 
 func TestImportsFollowTheDiagram(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -283,9 +284,9 @@ func (a *app) startService() error {
 			return err
 		}
 		path := configOf(is.command)
-		if given := a.configPath; given != "" && given != path {
+		if given, err := filepath.Abs(a.configPath); err != nil || a.configPath != "" && !strings.EqualFold(given, path) {
 			return fmt.Errorf("the service reads %s; to have it read %s: postern service install --config %[2]s", path,
-				given)
+				a.configPath)
 		}
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("there is no %s, which the service reads: postern setup", path)
