@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -49,7 +50,12 @@ func TestEvents(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	log.Reset()
-	fmt.Fprint(w, strings.Repeat("x", 100_000))
+	io.WriteString(w, "from %1 and %%2, 100% sure %s\x00")
+	if got := log.String(); got != "error: from % 1 and % % 2, 100% sure %s |" {
+		t.Error(got)
+	}
+	log.Reset()
+	fmt.Fprint(w, strings.Repeat("%", 100_000))
 	if n := log.Len(); n > 31839 {
 		t.Errorf("an event of %d octets", n)
 	}
