@@ -142,8 +142,9 @@ func serviceData(path string) (string, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	isStore := func(d fs.DirEntry) bool { return d.Name() == relaystore.FileName || d.Name() == relaystore.LockName }
-	if len(names) > 0 && !slices.ContainsFunc(names, isStore) {
+	ours := []string{relaystore.FileName, relaystore.LockName, crashName}
+	isOurs := func(d fs.DirEntry) bool { return slices.Contains(ours, d.Name()) }
+	if len(names) > 0 && !slices.ContainsFunc(names, isOurs) {
 		return "", fmt.Errorf("%s: data_dir: there are files in %s, and none is of Postern: name a directory of "+
 			"its own", path, c.DataDir)
 	}

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -130,5 +133,37 @@ func TestServiceMissingConfig(t *testing.T) {
 		if code := saysMissing(&eventWriter{to: &log}, path); code != want || !strings.Contains(log.String(), path) {
 			t.Errorf("%s: exit code %d, %s", path, code, log.String())
 		}
+	}
+}
+
+// A crash of the service is in the Event Log once it runs again, and whole in a file.
+func TestServiceCrash(t *testing.T) {
+	const crashes = "POSTERN_TEST_CRASHES"
+	if dir := os.Getenv(crashes); dir != "" {
+		keepCrashes(dir, slog.New(slog.DiscardHandler))
+		panic("the end")
+	}
+	dir, err := os.MkdirTemp("", "crash") // Wine lets nobody remove it
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestServiceCrash$")
+	cmd.Env = append(os.Environ(), crashes+"="+dir)
+	if out, err := cmd.CombinedOutput(); err == nil {
+		t.Fatalf("it does not crash: %s", out)
+	}
+	var log notedEvents
+	w := &eventWriter{to: &log}
+	for range 2 { // it is told once
+		keepCrashes(dir, slog.New(w.handler(config.Log{Level: "info", Format: "text"})))
+	}
+	if err := debug.SetCrashOutput(nil, debug.CrashOptions{}); err != nil {
+		t.Error(err)
+	}
+	if got := log.String(); strings.Count(got, "error: ") != 1 || !strings.Contains(got, "panic: the end") {
+		t.Error(got)
+	}
+	if kept, err := os.ReadFile(filepath.Join(dir, crashName+".old")); !strings.Contains(string(kept), "panic: the end") {
+		t.Errorf("%s, %v", kept, err)
 	}
 }

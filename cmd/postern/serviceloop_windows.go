@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -37,7 +39,7 @@ func runAsService(a *app, args []string) (code int, is bool) {
 	}
 	defer log.Close()
 	s := &service{out: &eventWriter{to: log}, run: func(ctx context.Context, out *eventWriter, started func()) int {
-		a.events, a.started = out.handler, started
+		a.events, a.started, a.crashes = out.handler, started, keepCrashes
 		root := rootCommandOf(a)
 		root.SetErr(out)
 		root.SetOut(out)
@@ -87,6 +89,56 @@ func saysMissing(out io.Writer, path string) (code int) {
 	fmt.Fprintf(out, "postern: %s is missing, so no mail is taken: bring the file back, or name another by "+
 		"postern service install --config FILE", path)
 	return exitNo
+}
+
+// crashName is the file in data_dir that Go writes into when the program crashes: a service has no standard error.
+const (
+	crashName = "crash.log"
+	maxCrash  = 8 << 10 // octets of it in the Event Log; it begins with what happened
+)
+
+// keepCrashes has a crash written into dir, and moves the one of a former life into the log.
+func keepCrashes(dir string, log *slog.Logger) {
+	path := filepath.Join(dir, crashName)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		log.Warn("a crash would leave nothing to read", "err", err)
+		return
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxCrash))
+	if len(text) > 0 {
+		kept := path + ".old"
+		log.Error("postern crashed and was started again; please report what it said", "text", string(text), "whole", kept)
+		if writeErr := copyCrash(f, kept); writeErr != nil {
+			log.Warn("cannot keep what the crash said", "err", writeErr)
+		}
+	}
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err == nil {
+		err = debug.SetCrashOutput(f, debug.CrashOptions{})
+	}
+	if err != nil {
+		log.Warn("a crash would leave nothing to read", "err", err)
+	}
+}
+
+// copyCrash writes the whole of f into a file, over the one of an earlier crash.
+func copyCrash(f *os.File, path string) error {
+	to, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	if err == nil {
+		_, err = io.Copy(to, f)
+	}
+	return errors.Join(err, to.Close())
 }
 
 // ownEnv refuses the file with the environment of the service where others could have written it.
