@@ -241,7 +241,7 @@ func (o *Options) write(ctx context.Context, dir string, m *Manifest, files []fi
 		return err
 	}
 	o.step("rename")
-	if err := os.Rename(path, o.File); err != nil {
+	if err := disk.Rename(path, o.File); err != nil {
 		return err
 	}
 	o.step("sync directory")
