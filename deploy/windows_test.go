@@ -93,11 +93,11 @@ func TestMSIUpgrades(t *testing.T) {
 		a["UpgradeCode"][1] != b["UpgradeCode"][1] || a["ProductCode"][1] == b["ProductCode"][1] {
 		t.Errorf("%q\n%q", a, b)
 	}
-	for _, row := range strings.Split(run(t, "msiinfo", "export", second, "Upgrade"), "\n") {
-		f := strings.Split(strings.TrimSpace(row), "\t")
-		if f[len(f)-1] == "OLDERFOUND" && (f[1] != "0.0.0" || f[2] != "1.1.1") {
-			t.Errorf("replaces %q", f)
-		}
+	older := slices.IndexFunc(upgrades(t, second), func(f []string) bool {
+		return f[1] == "0.0.0" && f[2] == "1.1.1" && f[6] == "OLDERFOUND"
+	})
+	if older < 0 {
+		t.Errorf("replaces %q", upgrades(t, second))
 	}
 	steps := rows(t, second, "InstallExecuteSequence")
 	at := func(action string) int {
@@ -108,7 +108,8 @@ func TestMSIUpgrades(t *testing.T) {
 		return n
 	}
 	order := []int{at("InstallInitialize"), at("RemoveExistingProducts"), at("StopServices"), at("RemoveService"),
-		at("RemoveFiles"), at("InstallFiles"), at("InstallService"), at("StartAgain"), at("InstallFinalize")}
+		at("RemoveFiles"), at("InstallFiles"), at("UndoInstallService"), at("InstallService"), at("StartAgain"),
+		at("InstallFinalize")}
 	if !slices.IsSorted(order) || order[1] != order[0]+1 {
 		t.Errorf("steps in the order %d", order)
 	}
@@ -116,11 +117,41 @@ func TestMSIUpgrades(t *testing.T) {
 		t.Errorf("the service is removed when %s", when)
 	}
 	for action, does := range map[string]string{"InstallService": "service install", "StartAgain": "service start",
-		"RemoveService": "service remove"} {
+		"RemoveService": "service remove", "UndoInstallService": "service remove"} {
 		row := rows(t, second, "CustomAction")[action]
 		kind, err := strconv.Atoi(row[1])
 		if err != nil || kind&0xC12 != 0xC12 || row[2] != "postern.exe" || row[3] != does { // deferred, as SYSTEM, ours
 			t.Errorf("%s: %q", action, row)
 		}
+		if rollback := kind&0x100 != 0; rollback != (action == "UndoInstallService") {
+			t.Errorf("%s is for a rollback: %v", action, rollback)
+		}
+	}
+}
+
+// upgrades are the rows of the table of that name: its first column is the same in all.
+func upgrades(t *testing.T, msi string) (all [][]string) {
+	t.Helper()
+	for _, line := range strings.Split(run(t, "msiinfo", "export", msi, "Upgrade"), "\n") {
+		if f := strings.Split(strings.TrimRight(line, "\r"), "\t"); len(f) == 7 {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// It needs a Windows that has what the program uses, which Windows Installer's own properties do not say of any that is
+// newer than 8.1.
+func TestMSINeeds(t *testing.T) {
+	file := msi(t, "1")
+	if search := rows(t, file, "RegLocator")["BuildOfWindows"]; len(search) < 5 || search[1] != "2" ||
+		search[3] != "CurrentBuildNumber" || search[4] != "18" { // HKEY_LOCAL_MACHINE, raw, of 64 bit
+		t.Errorf("searches %q", search)
+	}
+	if _, needs := rows(t, file, "LaunchCondition")["Installed OR (VersionNT64 AND BUILDOFWINDOWS >= 17763)"]; !needs {
+		t.Errorf("needs %q", rows(t, file, "LaunchCondition"))
+	}
+	if secure := rows(t, file, "Property")["SecureCustomProperties"]; !strings.Contains(secure[1], "BUILDOFWINDOWS") {
+		t.Errorf("the installation is told %q", secure)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"postern/admin"
 	"postern/admin/autoconfig"
 	"postern/certs"
+	"postern/internal/listen"
 	"postern/relay/clientsetup"
 )
 
@@ -46,7 +47,7 @@ func (m *mailPrograms) bind(address, httpAddress string) (err error) {
 		if l.address == "" {
 			continue
 		}
-		if *l.socket, err = net.Listen("tcp", l.address); err != nil {
+		if *l.socket, err = listen.TCP(context.Background(), l.address); err != nil {
 			m.close()
 			return fmt.Errorf("autoconfig.%s: %w", l.key, err)
 		}

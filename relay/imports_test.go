@@ -141,7 +141,7 @@ var unbound = []string{"relay", "cmd", "bench", "internal"}
 
 // general is what every package may import: what differs from one operating system to the other, and loops.
 var general = []string{"internal/disk", "internal/dpapi", "internal/errno", "internal/filelock", "internal/howto",
-	"internal/periodic", "internal/places", "internal/rights"}
+	"internal/listen", "internal/periodic", "internal/places", "internal/rights"}
 
 func TestImportsFollowTheDiagram(t *testing.T) {
 	t.Parallel()

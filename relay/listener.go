@@ -15,6 +15,7 @@ import (
 	"postern/auth"
 	"postern/certs"
 	"postern/internal/errno"
+	"postern/internal/listen"
 	"postern/internal/textfile"
 	"postern/relay/check"
 	"postern/relay/config"
@@ -88,7 +89,7 @@ func (ls *listeners) openNew(c *config.Config) ([]*listener, error) {
 		socket := ls.inherited.take(block.Address)
 		if socket == nil {
 			var err error
-			if socket, err = net.Listen("tcp", block.Address); err != nil {
+			if socket, err = listen.TCP(context.Background(), block.Address); err != nil {
 				closeAll(opened)
 				if errors.Is(err, errno.Forbidden) {
 					err = fmt.Errorf("%w: %s", err, check.WhyForbidden)

@@ -16,6 +16,7 @@ import (
 	"postern/admin/access"
 	"postern/admin/selfservice"
 	"postern/auth"
+	"postern/internal/listen"
 	"postern/relay/config"
 )
 
@@ -70,7 +71,7 @@ func (p *selfService) bind(address string) (err error) {
 	if address == "" {
 		return nil
 	}
-	if p.own, err = net.Listen("tcp", address); err != nil {
+	if p.own, err = listen.TCP(context.Background(), address); err != nil {
 		return fmt.Errorf("self_service.address: %w", err)
 	}
 	return nil

@@ -27,6 +27,7 @@ import (
 	"postern/auth"
 	"postern/certs"
 	"postern/certs/acme"
+	"postern/internal/listen"
 	"postern/internal/rights"
 	"postern/operate"
 	"postern/policy"
@@ -427,7 +428,7 @@ func (s *Server) bind() (err error) {
 	if c.Admin.Address == "" {
 		return nil
 	}
-	if s.admin, err = net.Listen("tcp", c.Admin.Address); err != nil {
+	if s.admin, err = listen.TCP(context.Background(), c.Admin.Address); err != nil {
 		return fmt.Errorf("admin.address: %w", err)
 	}
 	return nil

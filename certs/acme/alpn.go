@@ -29,7 +29,7 @@ func serveALPN(ctx context.Context, address string, c protocol.Challenge) (func(
 	if err != nil {
 		return nothing, err
 	}
-	l, err := listen(ctx, address, TLSALPN01)
+	l, err := listenFor(ctx, address, TLSALPN01)
 	if err != nil {
 		return nothing, err
 	}

@@ -14,6 +14,8 @@ import (
 
 	protocol "github.com/mholt/acmez/v3/acme"
 	"golang.org/x/net/netutil"
+
+	"postern/internal/listen"
 )
 
 // solve makes a challenge's answer visible. cleanUp, never nil, takes it back.
@@ -67,9 +69,9 @@ const (
 	challengeHeader = 8 << 10 // octets of a request
 )
 
-// listen opens a listener for a challenge.
-func listen(ctx context.Context, address, challenge string) (net.Listener, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+// listenFor opens a listener for a challenge.
+func listenFor(ctx context.Context, address, challenge string) (net.Listener, error) {
+	l, err := listen.TCP(ctx, address)
 	if err != nil {
 		return nil, &hint{fmt.Sprintf("%s needs %s on this machine: free it and let postern bind it "+
 			"(CAP_NET_BIND_SERVICE), or choose another challenge", challenge, address), err}
@@ -79,7 +81,7 @@ func listen(ctx context.Context, address, challenge string) (net.Listener, error
 
 // serveHTTP answers http-01 until cleanUp. It is no general server: one path, one name, one answer.
 func serveHTTP(ctx context.Context, address string, c protocol.Challenge) (func(), error) {
-	l, err := listen(ctx, address, HTTP01)
+	l, err := listenFor(ctx, address, HTTP01)
 	if err != nil {
 		return nothing, err
 	}

@@ -31,6 +31,7 @@ type app struct {
 	wide       bool   // tables are not wrapped
 
 	events  func(config.Log) slog.Handler // the log of the service on Windows; nil: it goes to standard error
+	crashes func(string, *slog.Logger)    // has a crash written into data_dir; nil: standard error does
 	started func()                        // called when serve accepts mail; nil: nobody asks
 
 	poll          time.Duration  // relay.Options.Poll of serve

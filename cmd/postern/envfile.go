@@ -25,6 +25,9 @@ func (a *app) loadEnv(cmd *cobra.Command) error {
 			return nil
 		}
 		path = filepath.Join(a.etc, "env")
+		if err := ownEnv(path); err != nil {
+			return err
+		}
 	}
 	text, err := textfile.Read(path)
 	if a.envFile == "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 
 	"postern/relay/config"
@@ -18,7 +19,7 @@ type events interface {
 
 const (
 	eventID  = 1     // of all; eventcreate.exe has texts for 1 to 1000
-	maxEvent = 30000 // octets of a text; Windows takes 31839 characters
+	maxEvent = 15000 // octets of a text, which blanks may double; Windows takes 31839 characters
 )
 
 // eventWriter writes what a command says before there is a log, or when it fails: each Write is an error.
@@ -33,7 +34,7 @@ func (w *eventWriter) Write(line []byte) (int, error) {
 }
 
 func report(to events, level slog.Level, line []byte) error {
-	text := string(bytes.TrimSpace(line[:min(len(line), maxEvent)]))
+	text := forEvent(string(bytes.TrimSpace(line[:min(len(line), maxEvent)])))
 	switch {
 	case level >= slog.LevelError:
 		return to.Error(eventID, text)
@@ -41,6 +42,22 @@ func report(to events, level slog.Level, line []byte) error {
 		return to.Warning(eventID, text)
 	}
 	return to.Info(eventID, text)
+}
+
+// forEvent keeps the Event Log from putting other texts where a text has %1 or %%1, which may come from outside, and
+// from refusing NUL.
+func forEvent(text string) string {
+	var b strings.Builder
+	for i, c := range []byte(text) {
+		switch {
+		case c == 0:
+			c = ' '
+		case i > 0 && text[i-1] == '%' && (c == '%' || c == '!' || '0' <= c && c <= '9'):
+			b.WriteByte(' ')
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
 }
 
 // handler writes as [log] says, without time and level, which events have themselves.

@@ -34,6 +34,9 @@ changes nothing. On Windows Ctrl-C, or the service manager, does what SIGTERM do
 				return err
 			}
 			log := a.logger(cmd.ErrOrStderr(), c.Log)
+			if a.crashes != nil {
+				a.crashes(c.DataDir, log)
+			}
 			for _, w := range check.Warnings(c, time.Now()) {
 				log.Warn("configuration: " + w.String())
 			}

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -37,12 +39,9 @@ var restarts = []mgr.RecoveryAction{
 	{Type: mgr.ServiceRestart, Delay: time.Minute}, // and so on
 }
 
-// installService makes the service or changes the one that is there.
+// installService makes the service or changes the one that is there. A Windows without a terminal runs it, too: the
+// MSI does.
 func (a *app) installService() error {
-	path, err := a.serviceConfig()
-	if err != nil {
-		return err
-	}
 	program, err := os.Executable()
 	if err != nil {
 		return err
@@ -52,28 +51,28 @@ func (a *app) installService() error {
 		return err
 	}
 	defer m.Disconnect()
-	if err := rights.ForService(places.Etc(), false); err != nil {
+	if err := registerEvents(); err != nil { // first, so that what fails below can be read there
+		return fmt.Errorf("register with the Event Log: %w", err)
+	}
+	was, err := m.OpenService(rights.Service)
+	switch {
+	case err == nil:
+		defer was.Close()
+	case !errors.Is(err, windows.ERROR_SERVICE_DOES_NOT_EXIST):
 		return err
 	}
-	data, err := serviceData(path)
+	path, err := a.serviceConfig(was)
 	if err != nil {
 		return err
 	}
-	if err := rights.ForService(data, true); err != nil {
+	if err := serviceDirectories(path); err != nil {
 		return err
 	}
-	s, err := register(m, program, path)
+	account, err := register(m, was, program, path)
 	if err != nil {
 		return fmt.Errorf("install the service: %w", err)
 	}
-	defer s.Close()
-	if err := settle(s); err != nil { // it runs without
-		fmt.Printf("Windows does not take all of how the service is started: %v\n", err)
-	}
-	if err := registerEvents(); err != nil {
-		return fmt.Errorf("register with the Event Log: %w", err)
-	}
-	fmt.Printf("The service is installed. It reads %s and runs as NT SERVICE\\%s.\n", path, rights.Service)
+	fmt.Printf("The service is installed. It reads %s and runs as %s.\n", path, account)
 	if _, err := os.Stat(path); err != nil {
 		fmt.Println("Next: postern setup; " + howto.Start)
 		return nil
@@ -82,38 +81,70 @@ func (a *app) installService() error {
 	return nil
 }
 
-// serviceConfig is the relay.toml of the service.
-func (a *app) serviceConfig() (string, error) {
+// serviceConfig is the relay.toml of the service: that of --config, or what it is installed with, or else
+// $POSTERN_CONFIG or the usual one. was may be nil.
+func (a *app) serviceConfig(was *mgr.Service) (string, error) {
 	if a.configPath != "" {
 		return filepath.Abs(a.configPath)
 	}
+	if was != nil {
+		is, err := installed(was)
+		if err != nil {
+			return "", err
+		}
+		if path := configOf(is.command); path != "" {
+			return path, nil
+		}
+	}
+	if path := os.Getenv("POSTERN_CONFIG"); path != "" {
+		return filepath.Abs(path)
+	}
 	return filepath.Join(places.Etc(), "relay.toml"), nil
+}
+
+// configOf is the file of --config of a command line, or "".
+func configOf(command string) string {
+	args, err := windows.DecomposeCommandLine(command)
+	if err != nil {
+		return ""
+	}
+	return configFlag(args)
+}
+
+// serviceDirectories makes and protects what the service uses. What is there is looked at before any of it is read.
+func serviceDirectories(path string) error {
+	if err := rights.ForService(places.Etc(), false); err != nil {
+		return err
+	}
+	data, err := serviceData(path)
+	if err != nil {
+		return err
+	}
+	return rights.ForService(data, true)
 }
 
 // serviceData is the data_dir of a configuration, if there is one yet. Its rights are about to be changed, so it must
 // not be named by others, and have nothing in it but a store. The directory of another relay.toml than the usual one is
 // left to who made it.
 func serviceData(path string) (string, error) {
+	err := rights.Owned(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return places.DataDir(), nil
+	}
+	if err != nil {
+		return "", err
+	}
 	c, err := config.Read(path)
 	if err != nil {
 		return places.DataDir(), nil // postern check says what is wrong
-	}
-	r, err := rights.Of(path)
-	switch {
-	case err != nil:
-		return "", err
-	case !r.Trusted():
-		return "", fmt.Errorf("%s belongs to %s, who is no administrator: look at it and write it anew", path,
-			r.Owner())
-	case r.AnyoneWrites:
-		return "", fmt.Errorf("%s can be changed by others (%s), run: %s", path, r, r.Command("", path))
 	}
 	names, err := os.ReadDir(c.DataDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	isStore := func(d fs.DirEntry) bool { return d.Name() == relaystore.FileName || d.Name() == relaystore.LockName }
-	if len(names) > 0 && !slices.ContainsFunc(names, isStore) {
+	ours := []string{relaystore.FileName, relaystore.LockName, crashName}
+	isOurs := func(d fs.DirEntry) bool { return slices.Contains(ours, d.Name()) }
+	if len(names) > 0 && !slices.ContainsFunc(names, isOurs) {
 		return "", fmt.Errorf("%s: data_dir: there are files in %s, and none is of Postern: name a directory of "+
 			"its own", path, c.DataDir)
 	}
@@ -128,47 +159,89 @@ func manager() (*mgr.Mgr, error) {
 	return m, err
 }
 
-// register makes the service with its account, or changes it.
-func register(m *mgr.Mgr, program, path string) (*mgr.Service, error) {
-	c := mgr.Config{
-		ServiceType: windows.SERVICE_WIN32_OWN_PROCESS, StartType: mgr.StartAutomatic,
-		ErrorControl: mgr.ErrorNormal, DisplayName: "Postern",
-		ServiceStartName: `NT SERVICE\` + rights.Service,
-		Description:      "Takes mail from programs and devices that log in, and hands it to the mail provider.",
+// register makes the service with its account, or has the one that is there run this program with this relay.toml, and
+// says which account it has. What somebody has changed stays: that it is disabled, or runs under another account.
+func register(m *mgr.Mgr, was *mgr.Service, program, path string) (account string, err error) {
+	args := []string{"serve", "--config", path, asService}
+	if was == nil {
+		c := mgr.Config{
+			ServiceType: windows.SERVICE_WIN32_OWN_PROCESS, StartType: mgr.StartAutomatic,
+			ErrorControl: mgr.ErrorNormal, DisplayName: "Postern", ServiceStartName: `NT SERVICE\` + rights.Service,
+			Description: "Takes mail from programs and devices that log in, and hands it to the mail provider.",
+		}
+		s, err := m.CreateService(rights.Service, program, c, args...)
+		if err != nil {
+			return "", err
+		}
+		defer s.Close()
+		settle(s)
+		return c.ServiceStartName, nil
 	}
-	s, err := m.OpenService(rights.Service)
-	if errors.Is(err, windows.ERROR_SERVICE_DOES_NOT_EXIST) {
-		return m.CreateService(rights.Service, program, c, "serve", "--config", path, asService)
-	}
+	is, err := installed(was)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	if was, err := s.Config(); err == nil {
-		c.StartType = was.StartType // whoever has disabled it meant that
+	command, err := windows.UTF16PtrFromString(windows.ComposeCommandLine(append([]string{program}, args...)))
+	if err != nil {
+		return "", err
 	}
-	c.BinaryPathName = windows.ComposeCommandLine([]string{program, "serve", "--config", path, asService})
-	if err := s.UpdateConfig(c); err != nil {
-		s.Close()
-		return nil, err
+	err = windows.ChangeServiceConfig(was.Handle, windows.SERVICE_NO_CHANGE, windows.SERVICE_NO_CHANGE,
+		windows.SERVICE_NO_CHANGE, command, nil, nil, nil, nil, nil, nil)
+	if err != nil {
+		return "", err
 	}
-	return s, nil
+	settle(was)
+	return is.account, nil
 }
 
-// settle says that it starts after what Windows itself needs, what happens when it fails, and how long a shutdown
-// waits for it.
-func settle(s *mgr.Service) error {
-	wait, late := uint32(shutdownWait.Milliseconds()), uint32(1)
-	return errors.Join(windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO,
-		(*byte)(unsafe.Pointer(&late))),
+// installation is what the service manager has of a service.
+type installation struct{ command, account string }
+
+// installed looks at a service. mgr.Service.Config asks for more, which Wine does not know.
+func installed(s *mgr.Service) (installation, error) {
+	const most = 8 << 10 // octets that Windows asks for at most
+	buffer := make([]uint64, most/8)
+	is := (*windows.QUERY_SERVICE_CONFIG)(unsafe.Pointer(&buffer[0]))
+	var needs uint32
+	if err := windows.QueryServiceConfig(s.Handle, is, most, &needs); err != nil {
+		return installation{}, fmt.Errorf("look at the installed service: %w", err)
+	}
+	return installation{windows.UTF16PtrToString(is.BinaryPathName), windows.UTF16PtrToString(is.ServiceStartName)}, nil
+}
+
+// settle says that it starts after what Windows itself needs, what happens when it fails, how long a shutdown waits for
+// it, and that its process is in the group of the service, which may use its files, under another account too. It runs
+// without.
+func settle(s *mgr.Service) {
+	wait, late, group := uint32(shutdownWait.Milliseconds()), uint32(1), uint32(windows.SERVICE_SID_TYPE_UNRESTRICTED)
+	set := func(what uint32, value *uint32) error {
+		return windows.ChangeServiceConfig2(s.Handle, what, (*byte)(unsafe.Pointer(value)))
+	}
+	err := errors.Join(set(windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO, &late),
 		s.SetRecoveryActions(restarts, failuresLast), s.SetRecoveryActionsOnNonCrashFailures(true),
-		windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_PRESHUTDOWN_INFO,
-			(*byte)(unsafe.Pointer(&wait))))
+		set(windows.SERVICE_CONFIG_PRESHUTDOWN_INFO, &wait), set(windows.SERVICE_CONFIG_SERVICE_SID_INFO, &group))
+	if err != nil {
+		fmt.Printf("Windows does not take all of how the service is started: %v\n", err)
+	}
 }
 
 // registerEvents has the Event Log show our texts by what Windows' own eventcreate has for that.
 func registerEvents() error {
 	_ = eventlog.Remove(rights.Service) // what an older version made
 	return eventlog.InstallAsEventCreate(rights.Service, eventlog.Error|eventlog.Warning|eventlog.Info)
+}
+
+// noteFailure writes to the Event Log why a command failed that SYSTEM runs, as the MSI does: nobody sees its output.
+func noteFailure(command string, err error) {
+	if u, whoErr := user.Current(); err == nil || whoErr != nil || u.Uid != "S-1-5-18" {
+		return
+	}
+	log, openErr := eventlog.Open(rights.Service)
+	if openErr != nil {
+		return
+	}
+	defer log.Close()
+	fmt.Fprintf(&eventWriter{to: log}, "postern %s: %v", command, err)
 }
 
 // withService runs what is done with the installed service.
@@ -207,12 +280,17 @@ func (a *app) removeService() error {
 
 func (a *app) startService() error {
 	return withService(func(s *mgr.Service) error {
-		path, err := a.serviceConfig()
+		is, err := installed(s)
 		if err != nil {
 			return err
 		}
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && a.configPath == "" {
-			return fmt.Errorf("there is no %s yet: postern setup", path)
+		path := configOf(is.command)
+		if given, err := filepath.Abs(a.configPath); err != nil || a.configPath != "" && !strings.EqualFold(given, path) {
+			return fmt.Errorf("the service reads %s; to have it read %s: postern service install --config %[2]s", path,
+				a.configPath)
+		}
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("there is no %s, which the service reads: postern setup", path)
 		}
 		err = s.Start()
 		if err != nil && !errors.Is(err, windows.ERROR_SERVICE_ALREADY_RUNNING) {

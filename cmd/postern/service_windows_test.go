@@ -4,12 +4,19 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/windows"
 	"golang.org/x/sys/windows/svc"
 
+	"postern/internal/places"
 	"postern/relay/config"
 )
 
@@ -46,7 +53,12 @@ func TestEvents(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	log.Reset()
-	fmt.Fprint(w, strings.Repeat("x", 100_000))
+	io.WriteString(w, "from %1 and %%2, 100% sure %s\x00")
+	if got := log.String(); got != "error: from % 1 and % % 2, 100% sure %s |" {
+		t.Error(got)
+	}
+	log.Reset()
+	fmt.Fprint(w, strings.Repeat("%", 100_000))
 	if n := log.Len(); n > 31839 {
 		t.Errorf("an event of %d octets", n)
 	}
@@ -93,5 +105,65 @@ func TestServiceFails(t *testing.T) {
 	s := &service{run: func(context.Context, *eventWriter, func()) int { return exitNo }}
 	if own, code := s.Execute(nil, nil, make(chan svc.Status, 10)); !own || code != exitNo {
 		t.Errorf("%v, %d", own, code)
+	}
+}
+
+// An upgrade reads from the command line that is installed which relay.toml the service has.
+func TestServiceConfigOf(t *testing.T) {
+	for command, want := range map[string]string{
+		windows.ComposeCommandLine([]string{`C:\Program Files\Postern\postern.exe`, "serve", "--config",
+			`D:\mail relay\relay.toml`, asService}): `D:\mail relay\relay.toml`,
+		`postern.exe serve --config=D:\relay.toml`: `D:\relay.toml`,
+		`postern.exe serve`:                        "",
+		`postern.exe serve --config`:               "",
+		"":                                         "",
+	} {
+		if got := configOf(command); got != want {
+			t.Errorf("%s: %q, want %q", command, got, want)
+		}
+	}
+}
+
+// A configuration that was named and is gone is a failure, which the service manager and people see; one that nobody
+// has made yet is none.
+func TestServiceMissingConfig(t *testing.T) {
+	usual := filepath.Join(places.Etc(), "relay.toml")
+	for path, want := range map[string]int{usual: 0, `D:\gone\relay.toml`: exitNo} {
+		var log notedEvents
+		if code := saysMissing(&eventWriter{to: &log}, path); code != want || !strings.Contains(log.String(), path) {
+			t.Errorf("%s: exit code %d, %s", path, code, log.String())
+		}
+	}
+}
+
+// A crash of the service is in the Event Log once it runs again, and whole in a file.
+func TestServiceCrash(t *testing.T) {
+	const crashes = "POSTERN_TEST_CRASHES"
+	if dir := os.Getenv(crashes); dir != "" {
+		keepCrashes(dir, slog.New(slog.DiscardHandler))
+		panic("the end")
+	}
+	dir, err := os.MkdirTemp("", "crash") // Wine lets nobody remove it
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestServiceCrash$")
+	cmd.Env = append(os.Environ(), crashes+"="+dir)
+	if out, err := cmd.CombinedOutput(); err == nil {
+		t.Fatalf("it does not crash: %s", out)
+	}
+	var log notedEvents
+	w := &eventWriter{to: &log}
+	for range 2 { // it is told once
+		keepCrashes(dir, slog.New(w.handler(config.Log{Level: "info", Format: "text"})))
+	}
+	if err := debug.SetCrashOutput(nil, debug.CrashOptions{}); err != nil {
+		t.Error(err)
+	}
+	if got := log.String(); strings.Count(got, "error: ") != 1 || !strings.Contains(got, "panic: the end") {
+		t.Error(got)
+	}
+	if kept, err := os.ReadFile(filepath.Join(dir, crashName+".old")); !strings.Contains(string(kept), "panic: the end") {
+		t.Errorf("%s, %v", kept, err)
 	}
 }

@@ -20,3 +20,5 @@ const (
 	Quota    = syscall.EDQUOT
 	TooLarge = syscall.EFBIG
 )
+
+var full = []error{NoSpace, Quota}

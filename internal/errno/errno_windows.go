@@ -18,3 +18,5 @@ const (
 	Quota    = windows.ERROR_DISK_QUOTA_EXCEEDED
 	TooLarge = windows.ERROR_FILE_TOO_LARGE
 )
+
+var full = []error{NoSpace, windows.ERROR_HANDLE_DISK_FULL, Quota}

@@ -35,7 +35,7 @@ func TestLock(t *testing.T) {
 	}
 	done := make(chan error)
 	go func() { done <- Wait(c) }()
-	if err := a.Close(); err != nil {
+	if err := Close(a); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {

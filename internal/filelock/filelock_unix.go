@@ -23,6 +23,9 @@ func try(f *os.File, how int) error {
 	return err
 }
 
+// Close lets go of the lock, and closes the file.
+func Close(f *os.File) error { return f.Close() }
+
 // Wait takes the lock for us alone, once others have let go of it.
 func Wait(f *os.File) error {
 	for {

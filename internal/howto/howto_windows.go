@@ -8,7 +8,7 @@ const (
 	Enable   = "postern service install; postern service start"
 	Log      = "Get-WinEvent -ProviderName postern -MaxEvents 50 | Format-List TimeCreated, Message"
 	MakeRoom = "See what takes it in Settings, System, Storage, or run: cleanmgr"
-	Move     = "move"
+	Move     = "Move-Item -Force"
 )
 
 // FindInLog searches the log for a word.

@@ -17,6 +17,7 @@ import (
 const (
 	system         = "S-1-5-18"
 	administrators = "S-1-5-32-544"
+	everyone       = "S-1-1-0"
 	creatorOwner   = "S-1-3-0" // in what is inherited
 	ownerRights    = "S-1-3-4"
 	// TrustedInstaller, who owns Windows.
@@ -29,6 +30,14 @@ const (
 	writes = windows.FILE_WRITE_DATA | windows.FILE_APPEND_DATA | windows.DELETE | windows.WRITE_DAC |
 		windows.WRITE_OWNER | windows.GENERIC_WRITE | windows.GENERIC_ALL | deleteChild
 	deleteChild = 0x40 // FILE_DELETE_CHILD
+)
+
+// Types of entries beside ACCESS_ALLOWED_ACE that allow something.
+const (
+	allowedCompound       = 4
+	allowedObject         = 5
+	allowedCallback       = 9
+	allowedCallbackObject = 11
 )
 
 // said is what a person is told, and the accounts that a command names, by SID.
@@ -52,12 +61,21 @@ func Of(path string) (Rights, error) {
 
 // OfInfo is Of for who has looked already.
 func OfInfo(path string, info os.FileInfo) (Rights, error) {
-	r := Rights{IsDir: info.IsDir()}
-	sd, err := windows.GetNamedSecurityInfo(path, windows.SE_FILE_OBJECT,
-		windows.OWNER_SECURITY_INFORMATION|windows.DACL_SECURITY_INFORMATION)
+	sd, err := windows.GetNamedSecurityInfo(path, windows.SE_FILE_OBJECT, ownerAndList)
 	if err != nil {
-		return r, &fs.PathError{Op: "read the access control list of", Path: path, Err: err}
+		return Rights{}, &fs.PathError{Op: readList, Path: path, Err: err}
 	}
+	return of(path, info.IsDir(), sd)
+}
+
+const (
+	ownerAndList = windows.OWNER_SECURITY_INFORMATION | windows.DACL_SECURITY_INFORMATION
+	readList     = "read the access control list of"
+)
+
+// of reads the security descriptor of a file or directory.
+func of(path string, isDir bool, sd *windows.SECURITY_DESCRIPTOR) (Rights, error) {
+	r := Rights{IsDir: isDir}
 	owner, _, err := sd.Owner()
 	if err != nil {
 		return r, &fs.PathError{Op: "find the owner of", Path: path, Err: err}
@@ -66,9 +84,9 @@ func OfInfo(path string, info os.FileInfo) (Rights, error) {
 	dacl, _, err := sd.DACL()
 	switch {
 	case errors.Is(err, windows.ERROR_OBJECT_NOT_FOUND) || err == nil && dacl == nil:
-		r.add("S-1-1-0", windows.GENERIC_ALL) // no list: everybody may do everything
+		r.add(everyone, windows.GENERIC_ALL) // no list: everybody may do everything
 	case err != nil:
-		return r, &fs.PathError{Op: "read the access control list of", Path: path, Err: err}
+		return r, &fs.PathError{Op: readList, Path: path, Err: err}
 	default:
 		err = r.read(dacl)
 	}
@@ -85,8 +103,11 @@ func (r *Rights) read(dacl *windows.ACL) error {
 		if err := windows.GetAce(dacl, i, &ace); err != nil {
 			return fmt.Errorf("read an access control list: %w", err)
 		}
-		if ace.Header.AceType == windows.ACCESS_ALLOWED_ACE_TYPE {
+		switch ace.Header.AceType {
+		case windows.ACCESS_ALLOWED_ACE_TYPE, allowedCallback: // whose condition may hold
 			r.add((*windows.SID)(unsafe.Pointer(&ace.SidStart)).String(), ace.Mask)
+		case allowedCompound, allowedObject, allowedCallbackObject: // files have none; if one has, we know not for whom
+			r.add(everyone, ace.Mask)
 		}
 	}
 	return nil
@@ -161,22 +182,26 @@ func (r Rights) Trusted() bool {
 // Owner is the account that a file belongs to.
 func (r Rights) Owner() string { return nameOf(r.owner) }
 
-// Command is the one that takes rights away from all but those who need them; chmod is for other systems.
+// Command is the one that takes rights away from all but those who need them; chmod is for other systems. PowerShell
+// would run what is in parentheses, so each grant is quoted.
 func (r Rights) Command(_, path string) string {
-	inherited, service := "", ":R"
+	inherited, service := "", "R"
 	if r.IsDir {
-		inherited, service = "(OI)(CI)", ":(OI)(CI)M"
+		inherited, service = "(OI)(CI)", "M"
 	}
-	command := fmt.Sprintf(`icacls "%s" /inheritance:r /grant:r *%s:%sF *%s:%sF *%s%s`, path, system, inherited,
-		administrators, inherited, serviceSID(Service), service)
+	command := fmt.Sprintf(`icacls "%s" /inheritance:r /grant:r`, path)
+	grant := func(sid, may string) { command += fmt.Sprintf(` "*%s:%s%s"`, sid, inherited, may) }
+	grant(system, "F")
+	grant(administrators, "F")
+	grant(serviceSID(Service), service)
 	if !slices.Contains([]string{system, administrators, serviceSID(Service)}, r.owner) {
-		command += fmt.Sprintf(" *%s:%sF", r.owner, inherited)
+		grant(r.owner, "F")
 	}
 	for i, sid := range r.others {
 		if i == 0 {
 			command += " /remove:g"
 		}
-		command += " *" + sid
+		command += ` "*` + sid + `"`
 	}
 	return command
 }
@@ -270,27 +295,144 @@ func attributesOf(inherit, service string) (*windows.SecurityAttributes, error) 
 }
 
 // ForService makes a directory of the service, which it may only read, or with writable change too, or protects one
-// that is there. It takes an administrator, whose it is then. One that belongs to somebody else is refused: what is in
-// it may be a trap.
+// that is there. It takes an administrator, whose it is then. Refused are a link, one that belongs to somebody
+// else or lies below what does, and, not writable, one with something in it that others own or may change.
 func ForService(dir string, writable bool) error {
 	service := onlySee
 	if writable {
 		service = changes
 	}
-	err := mkdir(dir, service)
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := parentsTrusted(dir); err != nil {
 		return err
 	}
-	r, err := Of(dir)
-	switch {
+	if err := mkdir(dir, service); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	o, err := openObject(dir, windows.READ_CONTROL|windows.WRITE_DAC|windows.WRITE_OWNER|windows.FILE_LIST_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	if err := o.directory(); err != nil {
+		return err
+	}
+	switch r, err := o.rights(); {
 	case err != nil:
 		return err
-	case !r.IsDir:
-		return fmt.Errorf("%s is not a directory: move it away", dir)
 	case !r.Trusted():
 		return fmt.Errorf("%s belongs to %s, who is no administrator: look at what is in it and move it away", dir,
 			r.Owner())
 	}
+	if err := o.protect(service); err != nil || writable {
+		return err
+	}
+	return contentTrusted(dir)
+}
+
+// Owned returns an error that says what to do where a file or directory belongs to, or can be changed by, others than
+// those who run this machine. A link is looked at itself, not where it leads.
+func Owned(path string) error {
+	o, err := openObject(path, windows.READ_CONTROL)
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	r, err := o.rights()
+	switch {
+	case err != nil:
+		return err
+	case !r.Trusted():
+		return fmt.Errorf("%s belongs to %s, and not to the administrators: look at it, then move it away, or run: "+
+			`icacls "%s" /setowner *%s`, path, r.Owner(), path, administrators)
+	case r.OthersWrite:
+		return fmt.Errorf("%s can be changed by others (%s), run: %s", path, r, r.Command("", path))
+	}
+	return nil
+}
+
+// contentTrusted looks at what is directly in a directory that others cannot change any more.
+func contentTrusted(dir string) error {
+	names, err := os.ReadDir(dir)
+	for _, d := range names {
+		err = errors.Join(err, Owned(filepath.Join(dir, d.Name())))
+	}
+	return err
+}
+
+// parentsTrusted refuses a path where another owns one of the directories above, and may put a link in its place.
+func parentsTrusted(path string) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	for dir := filepath.Dir(path); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		o, err := openObject(dir, windows.READ_CONTROL)
+		if err != nil {
+			return err
+		}
+		r, err := o.rights()
+		o.close()
+		if err == nil && !r.Trusted() {
+			err = fmt.Errorf("%s, above %s, belongs to %s, who is no administrator: choose another place", dir, path,
+				r.Owner())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// object is a file or directory, or a link to one, that is open: what is changed is what was looked at, whatever its
+// name leads to meanwhile.
+type object struct {
+	path       string
+	handle     windows.Handle
+	attributes uint32
+}
+
+func openObject(path string, access uint32) (*object, error) {
+	name, err := windows.UTF16PtrFromString(path)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	const anyShare = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE | windows.FILE_SHARE_DELETE
+	h, err := windows.CreateFile(name, access|windows.FILE_READ_ATTRIBUTES|windows.SYNCHRONIZE, anyShare, nil,
+		windows.OPEN_EXISTING, windows.FILE_FLAG_OPEN_REPARSE_POINT|windows.FILE_FLAG_BACKUP_SEMANTICS, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	var info windows.ByHandleFileInformation
+	if err := windows.GetFileInformationByHandle(h, &info); err != nil {
+		windows.CloseHandle(h)
+		return nil, &fs.PathError{Op: "look at", Path: path, Err: err}
+	}
+	return &object{path, h, info.FileAttributes}, nil
+}
+
+func (o *object) close() { windows.CloseHandle(o.handle) }
+
+// directory returns an error if it is none: a file, or a link.
+func (o *object) directory() error {
+	switch {
+	case o.attributes&windows.FILE_ATTRIBUTE_REPARSE_POINT != 0:
+		return fmt.Errorf("%s is a link to elsewhere: name the directory itself, or remove the link", o.path)
+	case o.attributes&windows.FILE_ATTRIBUTE_DIRECTORY == 0:
+		return fmt.Errorf("%s is not a directory: move it away", o.path)
+	}
+	return nil
+}
+
+func (o *object) rights() (Rights, error) {
+	sd, err := windows.GetSecurityInfo(o.handle, windows.SE_FILE_OBJECT, ownerAndList)
+	if err != nil {
+		return Rights{}, &fs.PathError{Op: readList, Path: o.path, Err: err}
+	}
+	return of(o.path, o.attributes&windows.FILE_ATTRIBUTE_DIRECTORY != 0, sd)
+}
+
+// protect gives it to the administrators, with a list that inherits nothing, and that what is in it inherits.
+func (o *object) protect(service string) error {
 	sd, err := private(forAll, service)
 	if err != nil {
 		return err
@@ -303,10 +445,10 @@ func ForService(dir string, writable bool) error {
 	if err != nil {
 		return err
 	}
-	err = windows.SetNamedSecurityInfo(dir, windows.SE_FILE_OBJECT, windows.OWNER_SECURITY_INFORMATION|
-		windows.DACL_SECURITY_INFORMATION|windows.PROTECTED_DACL_SECURITY_INFORMATION, owner, nil, dacl, nil)
+	err = windows.SetSecurityInfo(o.handle, windows.SE_FILE_OBJECT,
+		ownerAndList|windows.PROTECTED_DACL_SECURITY_INFORMATION, owner, nil, dacl, nil)
 	if err != nil {
-		return &fs.PathError{Op: "protect", Path: dir, Err: err}
+		return &fs.PathError{Op: "protect", Path: o.path, Err: err}
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 	"slices"
 	"sync"
+
+	"postern/internal/disk"
 )
 
 // maxFile bounds how much of the file is read, in octets. It is far more than is ever written.
@@ -100,5 +102,5 @@ func (f *stateFile) write(b state) error {
 	if err := os.WriteFile(next, data, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(next, f.path)
+	return disk.Rename(next, f.path)
 }

@@ -308,7 +308,7 @@ func (o *Options) name(path string) error {
 	if err := o.free(); err != nil {
 		return err
 	}
-	return os.Rename(path, o.File)
+	return disk.Rename(path, o.File)
 }
 
 // syncing is a file that is synced as it grows: one sync of it all would hold up those of the daemon's commits. It ends

@@ -104,7 +104,7 @@ func (b *budget) give(n int64) { b.used.Add(-n) }
 
 // trouble gives an error of ours a reply.
 func trouble(err error) error {
-	if errors.Is(err, errno.NoSpace) || errors.Is(err, errno.Quota) || errors.Is(err, errDiskBudget) {
+	if errno.Full(err) || errors.Is(err, errDiskBudget) {
 		return mail.Refuse(mail.R(452, "4.3.1", "no space for the message right now, try again later"), err)
 	}
 	return mail.Refuse(mail.R(451, "4.3.0", "the message could not be stored, try again later"), err)

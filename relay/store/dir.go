@@ -107,7 +107,7 @@ func lockFile(path string) (unlock func(), err error) {
 	err = filelock.Try(f)
 	if err == nil {
 		if err = giveToOwner(f, filepath.Dir(path)); err == nil {
-			return sync.OnceFunc(func() { f.Close() }), nil
+			return sync.OnceFunc(func() { filelock.Close(f) }), nil
 		}
 	}
 	f.Close()
@@ -127,5 +127,5 @@ func lockDir(dir string) (unlock func(), err error) {
 		d.Close()
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
-	return func() { d.Close() }, nil
+	return func() { filelock.Close(d) }, nil
 }

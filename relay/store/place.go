@@ -77,6 +77,6 @@ func Serving(o Options) bool {
 	if err != nil {
 		return false
 	}
-	defer f.Close()
+	defer filelock.Close(f)
 	return errors.Is(filelock.TryShared(f), filelock.ErrHeld)
 }

@@ -105,5 +105,5 @@ func (r *reserve) take(conn db.Conn, need int64) error {
 
 // noRoom reports that the disk is full, or a quota, or the bound of a file.
 func noRoom(err error) bool {
-	return errors.Is(err, errno.NoSpace) || errors.Is(err, errno.Quota) || errors.Is(err, errno.TooLarge)
+	return errno.Full(err) || errors.Is(err, errno.TooLarge)
 }

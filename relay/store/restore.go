@@ -176,7 +176,7 @@ func (r *Restoration) place(name string) error {
 	}
 	r.step("place " + name)
 	r.placed = true
-	return os.Rename(from, to)
+	return disk.Rename(from, to)
 }
 
 // Abandon removes what was collected, unless some of it has its place already: then only a restore brings the directory

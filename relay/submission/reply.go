@@ -39,7 +39,7 @@ func replyFor(err error) mail.Reply {
 		return reply
 	}
 	switch {
-	case errors.Is(err, queue.ErrFull), errors.Is(err, errno.NoSpace), errors.Is(err, errno.Quota):
+	case errors.Is(err, queue.ErrFull), errno.Full(err):
 		return replyFull
 	case errors.Is(err, wire.ErrCut):
 		return replyCut

@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"sync"
 	"time"
+
+	"postern/internal/listen"
 )
 
 // loopback awaits the browser on this machine (RFC 8252 §7.3), on both families where both are there: "localhost" is
@@ -30,7 +32,7 @@ var page = template.Must(template.New("page").Parse(`<!doctype html><meta charse
 type pageText struct{ Title, Text string }
 
 func listenLoopback(take func(url.Values) error) (*loopback, error) {
-	first, err := net.Listen("tcp", "127.0.0.1:0")
+	first, err := listen.TCP(context.Background(), "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +48,7 @@ func listenLoopback(take func(url.Values) error) (*loopback, error) {
 	}}
 	l.server.SetKeepAlivesEnabled(false)
 	listeners := []net.Listener{first}
-	if second, err := net.Listen("tcp", net.JoinHostPort("::1", port)); err == nil {
+	if second, err := listen.TCP(context.Background(), net.JoinHostPort("::1", port)); err == nil {
 		listeners = append(listeners, second)
 	}
 	for _, ln := range listeners {

@@ -65,7 +65,7 @@ func (e *Error) Kind() db.Kind {
 	case lib.SQLITE_CONSTRAINT_PRIMARYKEY, lib.SQLITE_CONSTRAINT_ROWID:
 		return db.Taken
 	case lib.SQLITE_IOERR_WRITE, lib.SQLITE_IOERR_SHMSIZE, lib.SQLITE_IOERR_TRUNCATE:
-		if e.Errno == errno.NoSpace || e.Errno == errno.Quota || e.Errno == errno.TooLarge {
+		if errno.Full(e.Errno) || e.Errno == errno.TooLarge {
 			return db.Full
 		}
 	case lib.SQLITE_IOERR_NOMEM, lib.SQLITE_IOERR_LOCK, lib.SQLITE_IOERR_SHMLOCK, lib.SQLITE_IOERR_RDLOCK,

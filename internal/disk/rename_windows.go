@@ -1,0 +1,27 @@
+package disk
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/sys/windows"
+)
+
+// Virus scanners and backups have a file open for moments, in which Windows lets nobody replace it.
+const (
+	renameTries = 20
+	renamePause = 100 * time.Millisecond
+)
+
+// Rename is os.Rename. It tries again for up to two seconds while another program has one of the files open.
+func Rename(from, to string) error {
+	for try := 1; ; try++ {
+		err := os.Rename(from, to)
+		busy := errors.Is(err, windows.ERROR_SHARING_VIOLATION) || errors.Is(err, windows.ERROR_ACCESS_DENIED)
+		if !busy || try == renameTries {
+			return err
+		}
+		time.Sleep(renamePause)
+	}
+}
