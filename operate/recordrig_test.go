@@ -76,6 +76,7 @@ func newOfficeAt(t *testing.T, at store.Options, open func() behind) *office {
 	hook := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { o.posted.Add(1) }))
 	t.Cleanup(hook.Close)
 	c := config.Parse(filepath.Join(at.Dir, "relay.toml"), fmt.Appendf(nil, officeTOML, hook.URL))
+	c.DataDir = at.Dir
 	_ = c.Validate() // there are no upstreams; it also reads the URL
 	o.Operations = operate.New(operate.Options{Config: func() *config.Config { return c }, Store: o.store, DNS: o.dns})
 	o.access, err = access.New(t.Context(), access.Options{Store: o.store,

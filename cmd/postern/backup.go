@@ -35,8 +35,8 @@ Without one it has none of these. What is sealed in data_dir stays sealed: copy 
 place than the backups. Without it DKIM keys, consents and passwords cannot be restored. The file still has mail and
 hashes of passwords in clear; only its owner may read it.
 
-Meanwhile there is FILE.part beside FILE, and a copy of the store in data_dir/backup.part. Files of secrets that relay.toml names and
-certificates of your own are not in it. See docs/disaster.md.`
+Meanwhile there is FILE.part beside FILE, and a copy of the store in data_dir/backup.part. Files of secrets that
+relay.toml names and certificates of your own are not in it. See docs/disaster.md.`
 
 func (a *app) backupCommand() *cobra.Command {
 	o, by := backup.Options{Work: a.work}, secretFlags{}

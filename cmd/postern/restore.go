@@ -116,7 +116,8 @@ func (a *app) restore(cmd *cobra.Command, name string, f *restoreFlags) error {
 func (a *app) bringBack(cmd *cobra.Command, from io.Reader, f *restoreFlags, o backup.RestoreOptions) error {
 	c, err := a.read()
 	if err != nil {
-		return fmt.Errorf("%w; postern restore FILE --config-out relay.toml writes the relay.toml of an encrypted backup", err)
+		return fmt.Errorf("%w; postern restore FILE --config-out relay.toml writes the relay.toml of an "+
+			"encrypted backup", err)
 	}
 	r, err := operate.Restore(cmd.Context(), me(), c, from, operate.Fate(f.queue), o)
 	switch {

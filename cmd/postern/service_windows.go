@@ -285,7 +285,8 @@ func (a *app) startService() error {
 			return err
 		}
 		path := configOf(is.command)
-		if given, err := filepath.Abs(a.configPath); err != nil || a.configPath != "" && !strings.EqualFold(given, path) {
+		if given, err := filepath.Abs(a.configPath); err != nil || a.configPath != "" &&
+			!strings.EqualFold(given, path) {
 			return fmt.Errorf("the service reads %s; to have it read %s: postern service install --config %[2]s", path,
 				a.configPath)
 		}

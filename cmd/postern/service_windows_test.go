@@ -163,7 +163,8 @@ func TestServiceCrash(t *testing.T) {
 	if got := log.String(); strings.Count(got, "error: ") != 1 || !strings.Contains(got, "panic: the end") {
 		t.Error(got)
 	}
-	if kept, err := os.ReadFile(filepath.Join(dir, crashName+".old")); !strings.Contains(string(kept), "panic: the end") {
+	if kept, err := os.ReadFile(filepath.Join(dir, crashName+".old")); !strings.Contains(string(kept),
+		"panic: the end") {
 		t.Errorf("%s, %v", kept, err)
 	}
 }

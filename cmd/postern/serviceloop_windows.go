@@ -109,7 +109,8 @@ func keepCrashes(dir string, log *slog.Logger) {
 	text, err := io.ReadAll(io.LimitReader(f, maxCrash))
 	if len(text) > 0 {
 		kept := path + ".old"
-		log.Error("postern crashed and was started again; please report what it said", "text", string(text), "whole", kept)
+		log.Error("postern crashed and was started again; please report what it said", "text", string(text),
+			"whole", kept)
 		if writeErr := copyCrash(f, kept); writeErr != nil {
 			log.Warn("cannot keep what the crash said", "err", writeErr)
 		}

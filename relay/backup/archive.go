@@ -107,7 +107,8 @@ func (m *Manifest) check(encrypted bool) error {
 		case !slices.Contains(known, p.Name):
 			return fmt.Errorf("it has a part %.60q, which no backup has", p.Name)
 		case !encrypted && secretPart(p.Name):
-			return fmt.Errorf("it is not encrypted and has %s, which only encrypted backups have: somebody else made it",
+			return fmt.Errorf("it is not encrypted and has %s, which only encrypted backups have: somebody else "+
+				"made it",
 				p.Name)
 		case seen[p.Name]:
 			return fmt.Errorf("it has %s twice", p.Name)
@@ -234,7 +235,8 @@ func decrypted(r io.Reader, passphrase Passphrase) (plain, error) {
 	b := bufio.NewReaderSize(r, 64<<10)
 	if head, err := b.Peek(len(ageHeader)); string(head) != ageHeader {
 		if passphrase.Given && (err == nil || err == io.EOF) {
-			err = errors.New("it is not encrypted, and a passphrase was given: it is not the backup that was made with " +
+			err = errors.New("it is not encrypted, and a passphrase was given: it is not the backup that was made " +
+				"with " +
 				"one; say no passphrase if it is the right file all the same")
 			return plain{}, err
 		}

@@ -129,7 +129,8 @@ func (o *Options) room(ctx context.Context) error {
 		if same { // then the smaller copy and the archive are there at once, and the first copy no more
 			copies = 2
 		} else if there, err := disk.Of(to); err != nil || there.Free < room.File && !o.WithoutMail {
-			return errors.Join(err, fmt.Errorf("the backup may have %d MB, and %d MB are free in %s: make room, or name "+
+			return errors.Join(err, fmt.Errorf("the backup may have %d MB, and %d MB are free in %s: make room, or "+
+				"name "+
 				"another place", room.File/1e6, there.Free/1e6, to))
 		}
 	}
@@ -244,7 +245,8 @@ func (o *Options) collect(ctx context.Context, dir string) (*Manifest, []file, e
 		}
 	}
 	return &Manifest{Format: Format, Made: made, Version: o.Version, Schema: copied.Schema, Hostname: o.Config.Hostname,
-		Mail: !o.WithoutMail, Messages: copied.Messages, Octets: copied.Octets, LeftOut: copied.LeftOut, Proof: copied.Proof}, files, nil
+		Mail: !o.WithoutMail, Messages: copied.Messages, Octets: copied.Octets, LeftOut: copied.LeftOut,
+		Proof: copied.Proof}, files, nil
 }
 
 // others are the parts beside the store. Those that nobody may have in clear are there with a passphrase alone.

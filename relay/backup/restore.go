@@ -133,7 +133,8 @@ func (o *RestoreOptions) gather(ctx context.Context, from plain, dir string) (m 
 func (o *RestoreOptions) verify(ctx context.Context, from plain, dir string, wanted func(name string) bool) (
 	m Manifest, key []byte, err error) {
 	o.Progress("read the backup")
-	m, err = readArchive(from, func(m *Manifest) error { return o.accept(dir, m) }, func(p Part, r io.Reader) (err error) {
+	accept := func(m *Manifest) error { return o.accept(dir, m) }
+	m, err = readArchive(from, accept, func(p Part, r io.Reader) (err error) {
 		switch {
 		case p.Name == seal.KeyFile:
 			key, err = io.ReadAll(io.LimitReader(r, maxKey))
@@ -197,7 +198,8 @@ func (o *RestoreOptions) key(held []byte, m *Manifest) (key []byte, err error) {
 	key, what := held, "the key in the backup"
 	if !m.HasKey() {
 		if what = o.SealKey; what == "" {
-			return nil, fmt.Errorf("the backup has no %s, with which DKIM keys and other secrets in it are sealed: name "+
+			return nil, fmt.Errorf("the backup has no %s, with which DKIM keys and other secrets in it are sealed: "+
+				"name "+
 				"the file that was in data_dir with --seal-key", seal.KeyFile)
 		}
 		f, err := os.Open(o.SealKey)

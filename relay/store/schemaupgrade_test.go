@@ -162,8 +162,8 @@ const (
 )
 
 func tooOld() string {
-	return fmt.Sprintf("the store is of an older Postern (%s, schema %d): the next start of this one", release.Version(),
-		len(migrations))
+	return fmt.Sprintf("the store is of an older Postern (%s, schema %d): the next start of this one",
+		release.Version(), len(migrations))
 }
 
 func tooNew() string {

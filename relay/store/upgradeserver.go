@@ -75,7 +75,8 @@ func step(conn *postgres.Conn, version int) error {
 }
 
 // hold refuses to change the schema to all but a node, and to that while others live, which would not know what is new
-// in it: they may join between two steps. One that stood still finds the new schema when it wakes up, and ends: see beat.
+// in it: they may join between two steps. One that stood still finds the new schema when it wakes
+// up, and ends: see beat.
 func (s *server) hold(conn *postgres.Conn, found origin) error {
 	if s.opts.Look || !s.opts.Daemon {
 		return found.left()
