@@ -56,7 +56,7 @@ func Restore(ctx context.Context, from io.Reader, o RestoreOptions) (m Manifest,
 		return m, err
 	}
 	defer r.Close()
-	if m, err = o.gather(ctx, archive, r.Dir()); err == nil {
+	if m, err = o.gather(ctx, archive, r.Root()); err == nil {
 		err = o.settle(ctx, r.Dir(), &m)
 	}
 	if err == nil {
@@ -82,7 +82,12 @@ func Check(ctx context.Context, from io.Reader, o RestoreOptions) (m Manifest, e
 	if err != nil {
 		return m, unread(err)
 	}
-	m, held, err := o.verify(ctx, archive, dir, func(name string) bool { return name == store.FileName })
+	in, err := os.OpenRoot(dir)
+	if err != nil {
+		return m, err
+	}
+	defer in.Close()
+	m, held, err := o.verify(ctx, archive, in, func(name string) bool { return name == store.FileName })
 	if err != nil || !m.HasKey() && o.SealKey == "" {
 		return m, err
 	}
@@ -115,7 +120,7 @@ func Configuration(from io.Reader, passphrase Passphrase) (text []byte, err erro
 const maxConfig = 16 << 20
 
 // gather puts all parts into dir, verified, with the key.
-func (o *RestoreOptions) gather(ctx context.Context, from plain, dir string) (m Manifest, err error) {
+func (o *RestoreOptions) gather(ctx context.Context, from plain, dir *os.Root) (m Manifest, err error) {
 	m, held, err := o.verify(ctx, from, dir, func(name string) bool { return name != configName }) // its owner's
 	if err != nil {
 		return m, err
@@ -125,15 +130,15 @@ func (o *RestoreOptions) gather(ctx context.Context, from plain, dir string) (m 
 		return m, err
 	}
 	o.step("write " + seal.KeyFile)
-	return m, write(filepath.Join(dir, seal.KeyFile), bytes.NewReader(key))
+	return m, write(dir, seal.KeyFile, bytes.NewReader(key))
 }
 
 // verify puts those parts into dir that are wanted, the store at least, looks whether all are whole, and returns the
 // key that seals secrets, if there is one.
-func (o *RestoreOptions) verify(ctx context.Context, from plain, dir string, wanted func(name string) bool) (
+func (o *RestoreOptions) verify(ctx context.Context, from plain, dir *os.Root, wanted func(name string) bool) (
 	m Manifest, key []byte, err error) {
 	o.Progress("read the backup")
-	accept := func(m *Manifest) error { return o.accept(dir, m) }
+	accept := func(m *Manifest) error { return o.accept(dir.Name(), m) }
 	m, err = readArchive(from, accept, func(p Part, r io.Reader) (err error) {
 		switch {
 		case p.Name == seal.KeyFile:
@@ -147,7 +152,7 @@ func (o *RestoreOptions) verify(ctx context.Context, from plain, dir string, wan
 		return m, nil, unread(err)
 	}
 	o.Progress("read the store in it")
-	if err := store.ExamineFile(ctx, dir); err != nil {
+	if err := store.ExamineFile(ctx, dir.Name()); err != nil {
 		return m, nil, unread(err)
 	}
 	return m, key, nil
@@ -169,20 +174,19 @@ func (o *RestoreOptions) accept(dir string, m *Manifest) error {
 func unread(err error) error { return fmt.Errorf("read the backup: %w", err) }
 
 // put writes a part to its place in dir. Its name is one of ours.
-func (o *RestoreOptions) put(dir string, p Part, r io.Reader) error {
-	path := filepath.Join(dir, filepath.FromSlash(p.Name))
+func (o *RestoreOptions) put(dir *os.Root, p Part, r io.Reader) error {
 	o.step("write " + p.Name)
 	if strings.HasPrefix(p.Name, config.TLSDir+"/") {
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		if err := dir.MkdirAll(config.TLSDir, 0o700); err != nil {
 			return err
 		}
 	}
-	return write(path, r)
+	return write(dir, filepath.FromSlash(p.Name), r)
 }
 
 // write makes a file, and syncs it and its name.
-func write(path string, r io.Reader) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func write(dir *os.Root, name string, r io.Reader) error {
+	f, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -190,7 +194,7 @@ func write(path string, r io.Reader) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	return errors.Join(err, f.Close(), disk.SyncDir(filepath.Dir(path)))
+	return errors.Join(err, f.Close(), disk.SyncDir(filepath.Dir(filepath.Join(dir.Name(), name))))
 }
 
 // key is the one that opens what is sealed in the store: held by the backup, or in a file.

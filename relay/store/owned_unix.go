@@ -5,25 +5,30 @@ package store
 import (
 	"io/fs"
 	"os"
-	"path/filepath"
+	"slices"
 	"syscall"
 )
 
-// ownedAs gives what root made, and all that is in it, to the owner of a directory, who will need it. Nobody else can
-// have put anything there.
-func ownedAs(dir, path string, info fs.FileInfo) error {
+// ownedAs gives what root made, and all that is in it, to the owner of a directory, who will need it. It leaves the root
+// by no link, whatever that owner does meanwhile, and hands over a directory after what is in it.
+func ownedAs(dir string, in *os.Root, name string) error {
 	to, err := os.Stat(dir)
 	if err != nil || os.Geteuid() != 0 || owner(to) == 0 {
 		return err
 	}
-	st := to.Sys().(*syscall.Stat_t)
-	if !info.IsDir() {
-		return os.Lchown(path, int(st.Uid), int(st.Gid))
+	var all []string
+	err = fs.WalkDir(in.FS(), name, func(path string, _ fs.DirEntry, err error) error {
+		all = append(all, path)
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	return filepath.WalkDir(path, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
+	st := to.Sys().(*syscall.Stat_t)
+	for _, path := range slices.Backward(all) {
+		if err := in.Lchown(path, int(st.Uid), int(st.Gid)); err != nil {
 			return err
 		}
-		return os.Lchown(path, int(st.Uid), int(st.Gid))
-	})
+	}
+	return nil
 }

@@ -40,6 +40,7 @@ func notRestoring(dir string) error {
 // Restoration brings files into an empty data directory: all of them, or none that anybody would use.
 type Restoration struct {
 	dir    string
+	in     *os.Root // of restoring: the directory's owner may put links around it while root restores
 	unlock func()
 	step   func(what string) // is told before each change
 	placed bool              // something has its place, or may have had it after an earlier restore
@@ -65,6 +66,9 @@ func BeginRestore(dir string, step func(what string)) (*Restoration, error) {
 	if err == nil {
 		err = disk.SyncDir(dir)
 	}
+	if err == nil {
+		r.in, err = os.OpenRoot(r.Dir())
+	}
 	if err != nil {
 		unlock()
 		return nil, fmt.Errorf("restore into %s: %w", dir, err)
@@ -74,6 +78,9 @@ func BeginRestore(dir string, step func(what string)) (*Restoration, error) {
 
 // Dir is where files are collected.
 func (r *Restoration) Dir() string { return filepath.Join(r.dir, restoring) }
+
+// Root is Dir, for who writes into it.
+func (r *Restoration) Root() *os.Root { return r.in }
 
 // clear removes what a broken restore has left: while its directory is there nobody else has written to ours. Anything
 // else is not touched, and refused.
@@ -155,6 +162,7 @@ func (r *Restoration) Finish() error {
 		return err
 	}
 	r.step("end " + restoring)
+	r.in.Close() // Windows removes no directory that is open
 	if err := os.RemoveAll(r.Dir()); err != nil {
 		return err
 	}
@@ -164,12 +172,12 @@ func (r *Restoration) Finish() error {
 // place gives what was collected under a name, if anything, its place.
 func (r *Restoration) place(name string) error {
 	from, to := filepath.Join(r.Dir(), name), filepath.Join(r.dir, name)
-	info, err := os.Lstat(from)
+	_, err := r.in.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil {
-		err = ownedAs(r.dir, from, info)
+		err = ownedAs(r.dir, r.in, name)
 	}
 	if err != nil {
 		return err
@@ -186,11 +194,15 @@ func (r *Restoration) Abandon() error {
 		return r.empty()
 	}
 	r.step("abandon")
+	r.in.Close()
 	return errors.Join(os.RemoveAll(r.Dir()), disk.SyncDir(r.dir))
 }
 
 // Close gives the lock back.
-func (r *Restoration) Close() { r.unlock() }
+func (r *Restoration) Close() {
+	r.in.Close()
+	r.unlock()
+}
 
 // ExamineFile reads all of the store in a directory, which nobody uses, and changes nothing: that it is one of ours,
 // whole, and not of a newer version.

@@ -63,13 +63,12 @@ func (s *Store) CopyPlace() (dir string, done func() error, err error) {
 		return "", nil, err
 	}
 	dir = filepath.Join(s.opts.Dir, copying)
-	err = os.Mkdir(dir, 0o700)
-	var info fs.FileInfo
+	in, err := os.OpenRoot(s.opts.Dir)
 	if err == nil {
-		info, err = os.Lstat(dir)
-	}
-	if err == nil {
-		err = ownedAs(s.opts.Dir, dir, info) // who has to be able to remove it
+		if err = in.Mkdir(copying, 0o700); err == nil {
+			err = ownedAs(s.opts.Dir, in, copying) // who has to be able to remove it
+		}
+		err = errors.Join(err, in.Close())
 	}
 	if err != nil {
 		unlock()
