@@ -5,7 +5,7 @@ FUZZTIME ?= 20s
 BENCHFLAGS ?=
 # A process with the race detector waits a second at its end, and the tests start hundreds. SQLite in Go is C in all but
 # syntax: what Go's rules for pointers, and its race detector, say of it is not ours to find out, at four times the cost.
-RACE = GORACE=atexit_sleep_ms=20 $(GO) test -race -parallel 4 "-gcflags=modernc.org/...=-d=checkptr=0 -race=false"
+RACE = GORACE=atexit_sleep_ms=20 $(GO) test -race "-gcflags=modernc.org/...=-d=checkptr=0 -race=false"
 
 .PHONY: help build packages image chart demo test test-clocks test-wine check bench bench-quick bench-postgres bench-tools docs pictures \
 	fuzz clean

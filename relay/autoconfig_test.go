@@ -83,7 +83,6 @@ host = "imap.example.com"
 
 // Mail programs are answered at the address of their own, where there is nothing else, and at the admin address.
 func TestMailProgramsAreTold(t *testing.T) {
-	t.Parallel()
 	r := startAutoconfig(t)
 	m := &mailProgram{t, &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: r.roots,
 		ServerName: "relay.example.com"}}, CheckRedirect: func(*http.Request, []*http.Request) error {
@@ -136,7 +135,6 @@ func TestMailProgramsAreTold(t *testing.T) {
 
 // An address that is taken keeps it from starting, with everything closed.
 func TestAutoconfigAddressTaken(t *testing.T) {
-	t.Parallel()
 	r := startAutoconfig(t)
 	taken := r.server.mailPrograms.secure.Addr().String()
 	for _, key := range []string{"address", "http_address"} {

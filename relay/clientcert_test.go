@@ -15,7 +15,6 @@ import (
 // TestUpstreamThatKnowsUsByCertificate: an upstream that lets in only who shows a certificate, as a Microsoft 365
 // connector does, takes mail without a login.
 func TestUpstreamThatKnowsUsByCertificate(t *testing.T) {
-	t.Parallel()
 	ca := testkit.NewCA(t)
 	server := ca.Leaf(testkit.LeafOptions{}).Server()
 	ours := ca.Leaf(testkit.LeafOptions{Names: []string{"example.com"}})

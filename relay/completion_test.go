@@ -10,7 +10,6 @@ import (
 // TestFieldsThatAreNotValidAreReplaced: RFC 6409 §8 is for fields that say nothing, not only for those that are not
 // there, and the trace tells.
 func TestFieldsThatAreNotValidAreReplaced(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	message := "From: J\xfcrgen [A1] <anna@example.com> (NAS)\nTo: bob@example.net\nTo: " +
 		"max@example.net\nDate:\nMessage-ID: 0815\nMIME-Version:\nSender:\n\nscan\n"
@@ -45,7 +44,6 @@ func TestFieldsThatAreNotValidAreReplaced(t *testing.T) {
 
 // TestOrdinaryMailIsNotRemarked: what mail programs send says nothing in log and trace, and keeps its octets.
 func TestOrdinaryMailIsNotRemarked(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	fields := "Date: Sun, 22 Nov 2026 10:00:00 +0100\nMessage-ID: <mine@example.com>\nMIME-Version: 1.0\nFrom: " +
 		"=?UTF-8?Q?M=C3=BCller=2C_Anna?=\n <anna@example.com>\n" +
@@ -63,7 +61,6 @@ func TestOrdinaryMailIsNotRemarked(t *testing.T) {
 
 // TestRewriteTakesWhatDevicesWrite: a From field that is replaced needs no reading.
 func TestRewriteTakesWhatDevicesWrite(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	r := newRig(t, p, `[[policy]]
 		senders = ["scans@example.com"]

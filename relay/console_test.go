@@ -32,7 +32,6 @@ func startWithAdmin(t *testing.T, block string) *rig {
 
 // With tls = true the admin address speaks HTTPS with the certificate of the listeners, and nothing else.
 func TestAdminByTLS(t *testing.T) {
-	t.Parallel()
 	r := startWithAdmin(t, "address = \":0\"\ntls = true\nurl = \"https://console.example.org\"")
 	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: r.roots,
 		ServerName: "relay.example.com"}}}
@@ -63,7 +62,6 @@ func TestAdminByTLS(t *testing.T) {
 // What the command line changes about the console's users ends their lockouts in the daemon, which has none of its own
 // where there is no console.
 func TestConsoleChangedOnTheCommandLine(t *testing.T) {
-	t.Parallel()
 	r := startWithAdmin(t, `address = "127.0.0.1:0"`)
 	s := r.store()
 	beside, link := r.invited("anna")
@@ -90,7 +88,6 @@ func TestConsoleChangedOnTheCommandLine(t *testing.T) {
 
 // A reload takes over where browsers find the console; what needs a restart is refused.
 func TestReloadOfAdmin(t *testing.T) {
-	t.Parallel()
 	r := startWithAdmin(t, `address = "127.0.0.1:0"`)
 	change := func(from, to string) error {
 		text, err := os.ReadFile(r.path())

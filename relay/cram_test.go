@@ -82,7 +82,6 @@ func (r *rig) cramOf(ops *operate.Operations, login string) operate.Mechanism {
 // TestCramOfDevices: CRAM-MD5 is offered once a device has keys for it, which logs in with it. A person's program that
 // chooses it goes on with PLAIN, and is not locked out by that.
 func TestCramOfDevices(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), withCram)
 	if r.offersCram() {
 		t.Fatal("CRAM-MD5 is offered, and nobody has keys")

@@ -126,7 +126,6 @@ func (e *exported) checkMatcher(t *testing.T, where, metric, label, values strin
 
 // Every metric, label and value that the dashboard and the rules in deploy/ name is there in a server that works.
 func TestDashboardAndRulesNameWhatThereIs(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	r := newRigAt(t, p, testkit.SharedPostgreSQL(t).NewDatabase(t), "")
 	if _, err := r.send(rigLogin, []string{"bob@example.net"}, plainMessage); err != nil {
@@ -182,7 +181,6 @@ func TestDashboardAndRulesNameWhatThereIs(t *testing.T) {
 
 // Prometheus itself reads the metrics, and finds nothing in their names to complain about.
 func TestMetricsByPromtool(t *testing.T) {
-	t.Parallel()
 	tool := testkit.Need(t, "promtool")
 	r := newRig(t, newProvider(t), "")
 	if _, err := r.send(rigLogin, []string{"bob@example.net"}, plainMessage); err != nil {
@@ -200,7 +198,6 @@ func TestMetricsByPromtool(t *testing.T) {
 
 // Two certificates of the same kind, one for each name as [tls.acme] has them, are two metrics.
 func TestEndsOfCertificates(t *testing.T) {
-	t.Parallel()
 	day := func(n int) time.Time { return time.Date(2026, 12, n, 0, 0, 0, 0, time.UTC) }
 	got := ends([]certs.Info{
 		{Names: []string{"a.example", "b.example"}, Key: "ECDSA P-256", NotAfter: day(3)},

@@ -25,7 +25,6 @@ func rigBefore(t *testing.T, fc fakesmtp.Config, extra string) (*fakesmtp.Server
 
 // Programs built on Go's net/smtp say SMTPUTF8 and BODY=8BITMIME with every message, because it is offered to them.
 func TestDeclaredWithoutNeed(t *testing.T) {
-	t.Parallel()
 	fake, r := rigBefore(t, fakesmtp.Config{Extensions: []string{"PIPELINING"}}, "")
 	c, err := netsmtp.Dial(r.server.Addresses()["submission"])
 	if err != nil {
@@ -59,7 +58,6 @@ func TestDeclaredWithoutNeed(t *testing.T) {
 
 // A message that needs it without its client's word is declared as what it is.
 func TestNeededWithoutDeclaration(t *testing.T) {
-	t.Parallel()
 	fake, r := rigBefore(t, fakesmtp.Config{Extensions: fakesmtp.Full}, "")
 	for content, want := range map[string]string{
 		"Subject: ASCII\n\nGrüße\n":    " BODY=8BITMIME",

@@ -71,7 +71,6 @@ func TestReadersSeeNobodyElseOfDevices(t *testing.T) {
 
 // TestDeviceAuthorIsRefusedInFull: what names a third person in full is no fault of an old device.
 func TestDeviceAuthorIsRefusedInFull(t *testing.T) {
-	t.Parallel()
 	e := readersPolicy(t, policy.Refuse)
 	for _, header := range []string{
 		"From: ceo@evil.example\r\n\r\n", "From: Boss <ceo@evil.example>\r\n\r\n",

@@ -74,7 +74,6 @@ func (d *rawDevice) mail(sender, header string) string {
 // TestLearning: while a network is learned its devices send without login, all that they send is held, and who they
 // are is proposed; an accepted one needs no login any more, for its own senders.
 func TestLearning(t *testing.T) {
-	t.Parallel()
 	l := newLearner(t)
 	reply := l.device().hello().mail("scans@example.com", "From: scans@example.com")
 	if !strings.HasPrefix(reply, "530 ") {
@@ -189,7 +188,6 @@ func (l *learner) forgotten() {
 
 // TestReleaseNamesNobodyElse: what is released of an accepted device names nobody whom it may not be, in any field.
 func TestReleaseNamesNobodyElse(t *testing.T) {
-	t.Parallel()
 	l := newLearner(t)
 	l.learn("127.0.0.0/24", time.Hour)
 	d := l.device().hello()
@@ -213,7 +211,6 @@ func TestReleaseNamesNobodyElse(t *testing.T) {
 
 // TestLearningEndsAlsoWhileNothingRuns: it is a time, not a timer.
 func TestLearningEndsAlsoWhileNothingRuns(t *testing.T) {
-	t.Parallel()
 	l := newLearner(t)
 	l.close()
 	now := time.Now()
@@ -241,7 +238,6 @@ func TestLearningEndsAlsoWhileNothingRuns(t *testing.T) {
 
 // TestLoginWhileLearning: who has an account is that account, and who has not is proposed with what was tried.
 func TestLoginWhileLearning(t *testing.T) {
-	t.Parallel()
 	l := newLearner(t)
 	l.learn("127.0.0.0/24", time.Hour)
 	plain := func(login, password string) string {
@@ -267,7 +263,6 @@ func TestLoginWhileLearning(t *testing.T) {
 
 // TestLearningIsBounded: what is held of devices that nobody accepted has an end.
 func TestLearningIsBounded(t *testing.T) {
-	t.Parallel()
 	l := newLearner(t)
 	l.learn("127.0.0.0/24", time.Hour)
 	d := l.device()
@@ -283,7 +278,6 @@ func TestLearningIsBounded(t *testing.T) {
 
 // TestWhatCannotBeLearned: nothing that opens more than somebody meant.
 func TestWhatCannotBeLearned(t *testing.T) {
-	t.Parallel()
 	l := newLearner(t)
 	for name, r := range map[string]operate.LearnRequest{
 		"/20 or narrower":       {Network: "127.0.0.0/8", For: time.Hour},
@@ -310,7 +304,6 @@ func TestWhatCannotBeLearned(t *testing.T) {
 
 // TestFailedTLSIsProposed: a device that comes no further than the handshake is proposed with what it lacks.
 func TestFailedTLSIsProposed(t *testing.T) {
-	t.Parallel()
 	l := newLearnerAt(t, strings.Replace(learningListener, `tls = "none"`, `tls = "auto"`, 1))
 	l.learn("127.0.0.0/24", time.Hour)
 	if said := l.oldClient("devices", "-tls1 -cipher AES128-SHA:@SECLEVEL=0"); !strings.Contains(said, "(NONE)") {
@@ -330,7 +323,6 @@ func TestFailedTLSIsProposed(t *testing.T) {
 
 // TestRefusedDevicesAreSeen: a device that is learned and does not begin TLS is proposed, with what it heard.
 func TestRefusedDevicesAreSeen(t *testing.T) {
-	t.Parallel()
 	l := newLearnerAt(t, strings.Replace(learningListener, `tls = "none"`, `tls = "auto"`, 1))
 	l.learn("127.0.0.0/24", time.Hour)
 	d := l.device().hello()

@@ -164,7 +164,6 @@ func (d *rawDevice) submit(c deviceCase) {
 // TestOldDevices: what devices of many makers write is mended before it is signed, each repair is told, and what is
 // forwarded is mail that everybody reads the same.
 func TestOldDevices(t *testing.T) {
-	t.Parallel()
 	files, err := filepath.Glob("testdata/devices/*.device")
 	if err != nil || len(files) < 40 {
 		t.Fatalf("%d devices, %v", len(files), err)
@@ -287,7 +286,6 @@ var smuggled = []string{"\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r\n.\r", "\r.\
 // TestNothingIsSmuggledThroughDevices: behind whatever looks like an end stands text, here and at the provider, whose
 // server reads lines as carelessly as any: what is taken arrives as one message, with its author.
 func TestNothingIsSmuggledThroughDevices(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	r := newRig(t, p, applianceListener)
 	r.addUser(auth.User{Login: "scans@example.com"})
@@ -328,7 +326,6 @@ func TestNothingIsSmuggledThroughDevices(t *testing.T) {
 
 // TestDevicesRefusedInWords: what cannot be mended is refused, with where it is and what to do.
 func TestDevicesRefusedInWords(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	r := newRig(t, p, applianceListener)
 	r.addUser(auth.User{Login: "scans@example.com"})
@@ -354,7 +351,6 @@ func TestDevicesRefusedInWords(t *testing.T) {
 
 // TestDeviceGuide: what the guide writes is what is taken.
 func TestDeviceGuide(t *testing.T) {
-	t.Parallel()
 	text, err := os.ReadFile("../docs/devices.md")
 	if err != nil {
 		t.Fatal(err)

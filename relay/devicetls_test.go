@@ -28,7 +28,6 @@ func (r *rig) oldClient(listener, options string) string {
 // listener for it, a current client there the other, and nobody gets old TLS at any other listener. Who fails is told
 // in the trace what to set.
 func TestOldTLSIsKeptToItsListener(t *testing.T) {
-	t.Parallel()
 	leaf := testkit.NewCA(t).Leaf(testkit.LeafOptions{Names: []string{"relay.example.com"}})
 	tls := fmt.Sprintf("[tls]\ncert_file = %q\nkey_file = %q\n", leaf.CertFile, leaf.KeyFile)
 	listener := func(name, minVersion string) string {

@@ -40,7 +40,6 @@ func (r *rig) invited(name string) (*access.Access, access.Link) {
 // The daemon serves console and API by the certificate of [tls]: from the link to the first page and the API, while
 // health and metrics ask nobody who they are.
 func TestConsoleOfTheDaemon(t *testing.T) {
-	t.Parallel()
 	r := startWithAdmin(t, "address = \":0\"\ntls = true")
 	beside, link := r.invited("anna")
 	token := link.URL[strings.LastIndex(link.URL, "/")+1:]

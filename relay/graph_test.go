@@ -142,7 +142,6 @@ func (r *graphRig) arrived(n int) []fakeprovider.GraphArrival {
 
 // A client that knows a password sends by Graph: the envelope decides who gets the message, not the header.
 func TestGraphKeepsToTheEnvelope(t *testing.T) {
-	t.Parallel()
 	r := newGraphRig(t, fakeprovider.GraphOptions{}, "", "", "")
 	from := people[0]
 	text := "From: <" + from + ">\nTo: <zoe@example.net>\nCc: \"Max, M.\" <max@example.net>\nMessage-ID: " +
@@ -174,7 +173,6 @@ func TestGraphKeepsToTheEnvelope(t *testing.T) {
 
 // Routes that part the recipients of one message are our doing: the mail is kept.
 func TestGraphKeepsMailThatRoutesHaveParted(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	_, port, _ := strings.Cut(p.address, ":")
 	other := fmt.Sprintf(`[[route]]
@@ -210,7 +208,6 @@ password = "upstream secret"
 
 // Whatever Graph does, every message of ten people arrives, once, and none bounces.
 func TestEveryMessageArrivesOnceByGraph(t *testing.T) {
-	t.Parallel()
 	const each = 10
 	fast := "rate = []"
 	for name, c := range map[string]struct {
@@ -316,7 +313,6 @@ func TestEveryMessageArrivesOnceByGraph(t *testing.T) {
 
 // A reload that changes the upstream keeps what was counted, and mail goes on.
 func TestGraphReload(t *testing.T) {
-	t.Parallel()
 	r := newGraphRig(t, fakeprovider.GraphOptions{}, `rate = ["5 messages/hour"]`, "", "")
 	send := func(n int) {
 		t.Helper()
@@ -354,7 +350,6 @@ func TestGraphReload(t *testing.T) {
 
 // What was sent counts after a restart: Exchange goes on counting too.
 func TestGraphRatesSurviveARestart(t *testing.T) {
-	t.Parallel()
 	r := newGraphRig(t, fakeprovider.GraphOptions{}, `rate = ["2 messages/day"]`, "", "")
 	send := func() (string, error) {
 		return sendOn(r.client(people[0]), people[0], []string{"zoe@example.net"},
@@ -387,7 +382,6 @@ func base64Lines(b []byte) string {
 // A client sends a scan of 8 MB with a text in two versions, a picture and a letter. With large_mail = "upload" all of
 // it is there at the other end, for those of the envelope and nobody else; the trace says that the message was rebuilt.
 func TestGraphLargeMailFromClientToMailbox(t *testing.T) {
-	t.Parallel()
 	r := newGraphRig(t, fakeprovider.GraphOptions{}, `large_mail = "upload"`, "", "")
 	from := people[0]
 	random := rand.NewChaCha8([32]byte{1})
@@ -452,7 +446,6 @@ func TestGraphLargeMailFromClientToMailbox(t *testing.T) {
 
 // What is not rebuilt is refused to the client itself, with the reason; nothing is queued, and no bounce is written.
 func TestGraphLargeMailRefusedInTheSession(t *testing.T) {
-	t.Parallel()
 	big := "--b\nContent-Type: application/pdf\nContent-Transfer-Encoding: base64\n\n" +
 		base64Lines(make([]byte, 2_500_000)) + "\n--b--\n"
 	for name, c := range map[string]struct {
@@ -480,7 +473,6 @@ func TestGraphLargeMailRefusedInTheSession(t *testing.T) {
 
 // Without Mail.ReadWrite a large message is kept, and small mail goes on.
 func TestGraphLargeMailWithoutPermission(t *testing.T) {
-	t.Parallel()
 	var denied atomic.Bool
 	denied.Store(true)
 	r := newGraphRig(t, fakeprovider.GraphOptions{ReadWrite: func(string, string) fakeprovider.Access {
@@ -512,7 +504,6 @@ func TestGraphLargeMailWithoutPermission(t *testing.T) {
 
 // The command that tests an upstream says what is wrong, and sends nothing.
 func TestUpstreamTestByGraph(t *testing.T) {
-	t.Parallel()
 	for name, c := range map[string]struct {
 		access     fakeprovider.Access
 		last, says string

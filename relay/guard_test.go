@@ -11,7 +11,6 @@ import (
 
 // TestWorkThatPanics: work beside mail that panics is told of and begins again, and ends with its context.
 func TestWorkThatPanics(t *testing.T) {
-	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log logBuffer
 		ctx, cancel := context.WithTimeout(t.Context(), 3*guardPause)

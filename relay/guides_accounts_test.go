@@ -60,7 +60,6 @@ func tried(t *testing.T, block, ca string) *config.Config {
 
 // What the guides write is what postern check takes, and each says how to try it.
 func TestAccountGuidesAreRight(t *testing.T) {
-	t.Parallel()
 	files, err := filepath.Glob(filepath.Join(accountGuides, "*.md"))
 	if err != nil || len(files) < 6 {
 		t.Fatalf("%v, %v", files, err)
@@ -144,7 +143,6 @@ func followDovecot(t *testing.T, text string) string {
 
 // The guides lead to a login, with real servers.
 func TestAccountGuidesWork(t *testing.T) {
-	t.Parallel()
 	t.Run("OpenLDAP", func(t *testing.T) {
 		text, blocks := guideOf(t, "openldap.md")
 		ca, slapd := testkit.NewCA(t), testkit.NewPlainSlapd(t)

@@ -15,7 +15,6 @@ const nodesGuide = "../docs/nodes.md"
 // The relay.toml of the guide for several nodes is right as it stands, with nothing to be warned of. One that has the
 // keys without the url is warned of.
 func TestNodesGuideIsRight(t *testing.T) {
-	t.Parallel()
 	text, err := os.ReadFile(nodesGuide)
 	if err != nil {
 		t.Fatal(err)

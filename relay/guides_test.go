@@ -47,7 +47,6 @@ func TestGuidesAreRight(t *testing.T) {
 
 // What the guide for mail programs writes is what postern check takes.
 func TestGuideForMailProgramsIsRight(t *testing.T) {
-	t.Parallel()
 	const file = "../docs/clients/README.md"
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -21,7 +21,6 @@ import (
 // TestRewriteLeavesNoForeignAuthor: with unlisted_sender = "rewrite" nobody is somebody else either, in
 // whatever field the claim stands.
 func TestRewriteLeavesNoForeignAuthor(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	r := newRig(t, p, `[[policy]]
 		senders = ["scans@example.com"]
@@ -74,7 +73,6 @@ func TestRewriteLeavesNoForeignAuthor(t *testing.T) {
 // TestRewriteWithoutAnAddressRefuses: where no sender is one address there is nothing to become, and the
 // null reverse-path is not the next best.
 func TestRewriteWithoutAnAddressRefuses(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), `[[policy]]
 		senders = ["*@example.com"]
 		unlisted_sender = "rewrite"`)
@@ -86,7 +84,6 @@ func TestRewriteWithoutAnAddressRefuses(t *testing.T) {
 // TestOpenSessionsEndWithTheirAccount: who was locked, removed, moved, or got a new password does not go
 // on sending over a connection that is logged in.
 func TestOpenSessionsEndWithTheirAccount(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "[[policy]]\nlimits = []")
 	other := r.client(rigLogin)
 	for login, change := range map[string]func(*auth.User){
@@ -121,7 +118,6 @@ func TestOpenSessionsEndWithTheirAccount(t *testing.T) {
 
 // TestOpenSessionsLearnWhoTheyAre: a sender that is taken away is gone for open sessions too.
 func TestOpenSessionsLearnWhoTheyAre(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "[[policy]]\nlimits = []")
 	r.change(rigLogin, func(u *auth.User) { u.Senders = []string{rigLogin, "sales@example.com"} })
 	c := r.client(rigLogin)
@@ -145,7 +141,6 @@ func TestOpenSessionsLearnWhoTheyAre(t *testing.T) {
 // TestLockEndsAllSessionsOfTheLogin: over_limit = "lock" would be no lock if other connections of the same
 // login went on.
 func TestLockEndsAllSessionsOfTheLogin(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), `[[policy]]
 		limits = ["1 messages/day"]
 		over_limit = "lock"`)
@@ -176,7 +171,6 @@ func (r *rig) change(login string, f func(*auth.User)) {
 
 // TestReservationsCostNoRate: a place that was reserved and given back counts as nothing sent.
 func TestReservationsCostNoRate(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), `upstream:rate = ["1 messages/hour"]`)
 	m := &queue.Message{ID: "x", Recipients: []queue.Recipient{{Recipient: mail.Recipient{To: mail.Address{Local: "bob",
 		Domain: "example.net"}}, Status: queue.Pending}}}
@@ -197,7 +191,6 @@ func TestReservationsCostNoRate(t *testing.T) {
 }
 
 func TestNoReloadWhileStopping(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	r.server.stopReloads()
 	before := r.server.state.Load()
@@ -209,7 +202,6 @@ func TestNoReloadWhileStopping(t *testing.T) {
 // TestShutdownAnswersWaitingHandOffs: a client that waits for a verdict gets its durable 250 when the
 // relay goes down, however long the hand-off might last.
 func TestShutdownAnswersWaitingHandOffs(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	offered, release := make(chan struct{}), make(chan struct{})
 	p.onData = func(received) error { close(offered); <-release; return nil }
@@ -243,7 +235,6 @@ func TestShutdownAnswersWaitingHandOffs(t *testing.T) {
 
 // TestFloodOfRefusalsLeavesTheTraceAlone: whoever can connect can be refused, as often as he likes.
 func TestFloodOfRefusalsLeavesTheTraceAlone(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	const flood = 5000
 	for range flood {
@@ -285,7 +276,6 @@ func (r *rig) refusals(kind trace.Kind) (told, left int) {
 // TestOneLoginCannotBlindTheTrace: a login that is refused again and again fills neither log nor trace, and its own
 // mail and that of others is told as ever.
 func TestOneLoginCannotBlindTheTrace(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	r.addUser(auth.User{Login: "ben@example.com"})
 	const flood = 900 // more end the connection

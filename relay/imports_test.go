@@ -144,7 +144,6 @@ var general = []string{"internal/disk", "internal/dpapi", "internal/errno", "int
 	"internal/listen", "internal/periodic", "internal/places", "internal/rights"}
 
 func TestImportsFollowTheDiagram(t *testing.T) {
-	t.Parallel()
 	root := ".."
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {

@@ -27,7 +27,6 @@ func (l *at) Close() error {
 }
 
 func TestInheritedSockets(t *testing.T) {
-	t.Parallel()
 	for _, c := range []struct {
 		socket, address string
 		is              bool
@@ -58,7 +57,6 @@ func TestInheritedSockets(t *testing.T) {
 
 // One of several is taken once, and the others stay in order.
 func TestInheritedSocketIsTakenOnce(t *testing.T) {
-	t.Parallel()
 	a, b, c := &at{address: "[::]:25"}, &at{address: "[::]:465"}, &at{address: "[::]:587"}
 	in := inherited{a, b, c}
 	if in.take(":465") != net.Listener(b) || in.take(":465") != nil || !slices.Equal(in, inherited{a, c}) {

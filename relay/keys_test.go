@@ -92,7 +92,6 @@ func (r *rig) ringHas(selector string) func() bool {
 
 // The daemon itself sees a first key in DNS and signs with it. Keys in other stages sign nothing.
 func TestDaemonSignsWhatItSees(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	r.close()
 	dns := &records{texts: map[string]string{}}
@@ -123,7 +122,6 @@ func TestDaemonSignsWhatItSees(t *testing.T) {
 // While another process switches keys and the configuration is loaded again and again, each message leaves with one
 // signature that verifies, and after the switch with that of the new key.
 func TestSwitchOfKeysWhileReloading(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	s := r.store()
 	published := map[string]string{}

@@ -21,7 +21,6 @@ func placed(n int) netip.Addr { return netip.AddrFrom4([4]byte{203, 0, 113, byte
 
 // TestRestartLocksNobodyOut: guesses right after a restart, from anywhere, keep nobody out who logged in before it.
 func TestRestartLocksNobodyOut(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), tenStrikes)
 	r.client(rigLogin).Close()
 	r.addUser(auth.User{Login: "ben@example.com"})
@@ -44,7 +43,6 @@ func TestRestartLocksNobodyOut(t *testing.T) {
 // TestLockoutsAreSeenAndLifted: the store shows who is locked out, also after a restart, and what is taken out there is
 // lifted.
 func TestLockoutsAreSeenAndLifted(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), tenStrikes)
 	s := r.store()
 	for i := range 10 {
@@ -80,7 +78,6 @@ func TestLockoutsAreSeenAndLifted(t *testing.T) {
 // TestConsoleLockoutsAreLifted: a running relay lets in again whom its console has locked out, when somebody beside it
 // has unlocked the address.
 func TestConsoleLockoutsAreLifted(t *testing.T) {
-	t.Parallel()
 	r := startWithAdmin(t, "address = \":0\"\ntls = true")
 	const stranger = "203.0.113.9"
 	ops := r.operations()
@@ -106,7 +103,6 @@ func TestConsoleLockoutsAreLifted(t *testing.T) {
 // TestLockoutsOfOthers: a node takes over who another has locked out, and a changed account ends its lockout whatever
 // the clock said where it was changed.
 func TestLockoutsOfOthers(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), tenStrikes)
 	s := r.store()
 	lock := auth.Lock{Login: rigLogin, Until: time.Now().Add(10 * time.Minute), Failures: 12}

@@ -53,7 +53,6 @@ func plainOf(login, password string) string {
 // TestEveryRefusedLoginIsToldOf: whatever way a login goes wrong, log and trace have who, from where and why, and never
 // a password.
 func TestEveryRefusedLoginIsToldOf(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	told := newAuthFailures()
 	name := base64.StdEncoding.EncodeToString([]byte(rigLogin))

@@ -105,7 +105,6 @@ func unquoted(t *testing.T, body []byte) string {
 
 // TestHTMLInOneLine: the commonest of all faults arrives, signed, and says that it was mended.
 func TestHTMLInOneLine(t *testing.T) {
-	t.Parallel()
 	for _, size := range []int{20_000, 3 << 20} { // in memory, and in temporary files
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			r := newRig(t, newProvider(t), "")
@@ -160,7 +159,6 @@ const longLine = "a long line "
 
 // TestLongLinesThatStayRefused: what is signed keeps its octets or does not go, and the reply names the line.
 func TestLongLinesThatStayRefused(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	long := strings.Repeat(longLine, 100)
 	signed := "Content-Type: multipart/signed; protocol=\"application/pgp-signature\"; boundary=s\r\n\r\n" +
@@ -205,7 +203,6 @@ func TestLongLinesThatStayRefused(t *testing.T) {
 
 // TestLongLinesRefused: with long_lines = "refuse" no line is mended.
 func TestLongLinesRefused(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), `listener: long_lines = "refuse"`)
 	long := strings.Repeat(longLine, 100)
 	for _, message := range []string{
@@ -221,7 +218,6 @@ func TestLongLinesRefused(t *testing.T) {
 
 // TestEightBitBodyIsDeclared: a body is never declared US-ASCII that is none.
 func TestEightBitBodyIsDeclared(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	for i, c := range []struct{ header, body, contentType, encoding string }{
 		{"", "plain\r\n", "", ""},
@@ -247,7 +243,6 @@ func TestEightBitBodyIsDeclared(t *testing.T) {
 
 // TestHeaderLinesAreNamedOrMended: what devices put into a header.
 func TestHeaderLinesAreNamedOrMended(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	for _, c := range []struct{ message, want string }{
 		{"From alice@example Mon Jan  1 10:00:00 2026\r\nFrom: anna@example.com\r\n\r\nx\r\n", ""},
@@ -278,7 +273,6 @@ func TestHeaderLinesAreNamedOrMended(t *testing.T) {
 
 // TestBareLFIsToldByItsLine: lines that do not end with CRLF are not mended; reply, log and trace say which.
 func TestBareLFIsToldByItsLine(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	c := r.rawLogin(rigLogin)
 	c.cmd(250, "MAIL FROM:<anna@example.com>")

@@ -47,7 +47,6 @@ func (r *rig) hasScram(login string) bool {
 // TestScramOfPrograms: an account gets its keys at its first login with a password, and then msmtp and gsasl log in
 // with SCRAM.
 func TestScramOfPrograms(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "listener: mechanisms = [\"SCRAM-SHA-256\", \"PLAIN\", \"LOGIN\"]")
 	if out := testkit.Msmtp(t, r.submission(rigLogin, rigPassword, "scram-sha-256")); out.OK ||
 		!strings.Contains(out.Text, "535") {
@@ -75,7 +74,6 @@ func TestScramOfPrograms(t *testing.T) {
 
 // TestScramPlus: a client of the library binds to TLS 1.3, and to TLS 1.2; one in between is found out.
 func TestScramPlus(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "listener: mechanisms = [\"SCRAM-SHA-256\", \"PLAIN\"]")
 	r.keepScram(rigLogin)
 	for _, version := range []uint16{tls.VersionTLS13, tls.VersionTLS12} {
@@ -195,7 +193,6 @@ func (c *lineClient) scramPlus(kind string, data []byte, want string) {
 
 // TestTokensOfPrograms: msmtp and curl log in with tokens of an issuer whose key rotates; an outage is 454.
 func TestTokensOfPrograms(t *testing.T) {
-	t.Parallel()
 	i := oidctest.New(t)
 	r := newRig(t, newProvider(t), fmt.Sprintf(`listener: mechanisms = ["OAUTHBEARER", "XOAUTH2", "PLAIN", "LOGIN"]
 		[[auth.source]]
@@ -260,7 +257,6 @@ func nodemailer(t *testing.T, s testkit.Submission) string {
 // TestCertificatesOfPrograms: curl logs in with a pinned key, and with a certificate of client_ca_file, and not with
 // that of another authority or none.
 func TestCertificatesOfPrograms(t *testing.T) {
-	t.Parallel()
 	ca, other := testkit.NewCA(t), testkit.NewCA(t)
 	r := newRig(t, newProvider(t), fmt.Sprintf(`listener: mechanisms = ["EXTERNAL", "PLAIN", "LOGIN"]
 		listener: client_ca_file = %q`, ca.File))
@@ -313,7 +309,6 @@ func TestCertificatesOfPrograms(t *testing.T) {
 
 // TestMechanismsUnderReload: hundreds of logins by SCRAM and PLAIN while the configuration is loaded again and again.
 func TestMechanismsUnderReload(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "listener: mechanisms = [\"SCRAM-SHA-256\", \"PLAIN\"]\n"+
 		"listener: max_connections_per_ip = 400")
 	keys := r.keepScram(rigLogin)

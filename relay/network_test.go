@@ -42,7 +42,6 @@ func (r *rig) proxied(header, refusal string) *lineClient {
 // TestNetworksBehindAProxy: the networks are the clients', and the proxy's own address opens nothing, not even where it
 // is in them.
 func TestNetworksBehindAProxy(t *testing.T) {
-	t.Parallel()
 	const local = "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00" // version 2, LOCAL
 	for _, networks := range []string{`["192.0.2.0/24"]`, `["192.0.2.0/24", "127.0.0.0/8"]`} {
 		t.Run(networks, func(t *testing.T) {
@@ -72,7 +71,6 @@ func TestNetworksBehindAProxy(t *testing.T) {
 // TestLoginBehindAProxyThatNamesNobody: a right password does not help where nobody can say which networks it comes
 // from.
 func TestLoginBehindAProxyThatNamesNobody(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), `listener:proxy_protocol = ["127.0.0.1"]`)
 	c := r.proxied("PROXY UNKNOWN\r\n", "")
 	c.say("AUTH PLAIN "+plainOf(rigLogin, rigPassword), "530 5.7.0 the proxy in front of this server did not say")
@@ -82,7 +80,6 @@ func TestLoginBehindAProxyThatNamesNobody(t *testing.T) {
 
 // TestReversePathOfADevice: where the sender is rewritten, what a device has for one needs no reading.
 func TestReversePathOfADevice(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	r := newRig(t, p, `[[policy]]
 		senders = ["scanner@example.com"]
@@ -108,7 +105,6 @@ func TestReversePathOfADevice(t *testing.T) {
 
 // TestOneEventIsToldOnce: a listener without its account is told of by the session alone, not once more by wire.
 func TestOneEventIsToldOnce(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), `[[listener]]
 name = "hall"
 address = "127.0.0.1:0"

@@ -18,7 +18,6 @@ import (
 
 // Two nodes at one database take mail and hand it off. One of them does what only one is to do.
 func TestTwoNodes(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	a := newRigAt(t, p, testkit.SharedPostgreSQL(t).NewDatabase(t), "")
 	b := a.beside("node-2", "")
@@ -41,7 +40,6 @@ func TestTwoNodes(t *testing.T) {
 // A node that is drained takes no connections and is not ready, also after a restart; when it is not drained any more,
 // it takes them again.
 func TestDrainedNode(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	a := newRigAt(t, p, testkit.SharedPostgreSQL(t).NewDatabase(t), "")
 	b := a.beside("node-2", "")
@@ -101,7 +99,6 @@ func answers(address string) bool {
 
 // A node that another process has taken over from ends with the reason.
 func TestOustedNodeEnds(t *testing.T) {
-	t.Parallel()
 	url := testkit.SharedPostgreSQL(t).NewDatabase(t)
 	r := newRigAt(t, newProvider(t), url, "")
 	testkit.SQL(t, url, "UPDATE node SET boot = 'another'")
@@ -117,7 +114,6 @@ func TestOustedNodeEnds(t *testing.T) {
 
 // Nodes whose settings differ say so, once.
 func TestSettingsOfNodesDiffer(t *testing.T) {
-	t.Parallel()
 	a := newRigAt(t, newProvider(t), testkit.SharedPostgreSQL(t).NewDatabase(t), "")
 	b := a.beside("node-2", "listener: max_recipients = 7")
 	const said = "other nodes have other settings"
@@ -136,7 +132,6 @@ func TestSettingsOfNodesDiffer(t *testing.T) {
 
 // Work of the leader ends when the term does, and begins anew with the next one.
 func TestWorkOfALeader(t *testing.T) {
-	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var leads atomic.Bool
@@ -163,7 +158,6 @@ func TestWorkOfALeader(t *testing.T) {
 
 // Both nodes meet a provider that refuses the login. The hook hears of it from one of them.
 func TestNodesTellAnAlertOnce(t *testing.T) {
-	t.Parallel()
 	hook, p := newReceiver(t), newProvider(t)
 	p.onAuth = func(string, string) error { return refusal(535, smtp.EnhancedCode{5, 7, 8}, "wrong") }
 	a := newRigAt(t, p, testkit.SharedPostgreSQL(t).NewDatabase(t), hook.block())

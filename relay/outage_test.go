@@ -150,7 +150,6 @@ func TestHandOffWhileDatabaseIsAway(t *testing.T) {
 
 // An account that was locked, removed or edited before the database went away does not get in.
 func TestHandOffForgetsChangedAccounts(t *testing.T) {
-	t.Parallel()
 	o := newOutage(t, newProvider(t), "")
 	for _, login := range []string{"locked@example.com", "removed@example.com", "edited@example.com"} {
 		o.adopts(func() { o.addUser(auth.User{Login: login}) })
@@ -189,7 +188,6 @@ func TestHandOffForgetsChangedAccounts(t *testing.T) {
 
 // A node lets pass its share of the limits alone, and what passed counts when the database is back.
 func TestHandOffKeepsToLimits(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	o := newOutage(t, p, "[[policy]]\nlimits = [\"20 messages/day\"]\n")
 	c := o.client(rigLogin)

@@ -7,7 +7,6 @@ import (
 
 // What goes in more than one transaction is durable before the first: a kill between two repeats nothing.
 func TestPartsAreNotHandedOff(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	r := newRig(t, p, "upstream:max_recipients = 2\n")
 	reply, err := r.send("anna@example.com", []string{"ann@example.net", "ben@example.net", "cid@example.net"},

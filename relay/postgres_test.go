@@ -19,7 +19,6 @@ import (
 // The main job with a store at PostgreSQL: mail that is handed off, that waits, that is tried again, that comes back,
 // and that is there after a restart; what commands see and do; and what they change of accounts.
 func TestOnPostgreSQL(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	var down bool // guarded by p.mu
 	setDown := func(v bool) { p.mu.Lock(); defer p.mu.Unlock(); down = v }
@@ -110,7 +109,6 @@ func TestOnPostgreSQL(t *testing.T) {
 // While the database is away, clients are told to come back, and whoever balances load is told; then all goes on by
 // itself.
 func TestDatabaseAway(t *testing.T) {
-	t.Parallel()
 	for name, leave := range map[string]func(*testkit.Gate){
 		"cut": (*testkit.Gate).Cut, "stalled": (*testkit.Gate).Stall,
 	} {
@@ -148,7 +146,6 @@ func TestDatabaseAway(t *testing.T) {
 // A node that takes over presents the self-signed certificate that the one before presented: clients were told to trust
 // it.
 func TestNodesPresentOneCertificate(t *testing.T) {
-	t.Parallel()
 	r := newRigAt(t, newProvider(t), testkit.SharedPostgreSQL(t).NewDatabase(t), "")
 	first := r.server.certs.Info()[0]
 	r.close()

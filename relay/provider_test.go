@@ -15,7 +15,6 @@ import (
 )
 
 func TestReplacedMessageIDIsToldAndNotSigned(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	r := newRig(t, p, `upstream: message_id = "replaced"`)
 	record := r.keep(r.store(), "s", keyring.Signing, 0)
@@ -41,7 +40,6 @@ func TestReplacedMessageIDIsToldAndNotSigned(t *testing.T) {
 
 // A provider that refuses the sender is answered for with its sender rule; one that refuses the account is not.
 func TestSenderFaultsTellTheSenderRule(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	p.onMail = func(from string) error {
 		if strings.HasPrefix(from, "anna") {
@@ -86,7 +84,6 @@ func TestSenderFaultsTellTheSenderRule(t *testing.T) {
 // add_headers are on top of what this upstream gets, in the place of what the message came with, whatever its dkim is,
 // and what the signer covers of them is covered.
 func TestAddedHeaders(t *testing.T) {
-	t.Parallel()
 	for _, mode := range []string{"sign", "skip", "strip"} {
 		t.Run(mode, func(t *testing.T) {
 			p := newProvider(t)
@@ -131,7 +128,6 @@ func TestAddedHeaders(t *testing.T) {
 
 // Graph has no reply rules of SMTP: its refusal of a header author is told the same way.
 func TestGraphSenderFaultsTellTheSenderRule(t *testing.T) {
-	t.Parallel()
 	r := newGraphRig(t, fakeprovider.GraphOptions{SendAs: map[string][]string{}}, "", "", "")
 	from := people[0]
 	text := "From: <" + from + ">\nTo: <zoe@example.net>\nSubject: hi\n\nhello\n"

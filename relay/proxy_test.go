@@ -39,7 +39,6 @@ func TestUpstreamThroughProxy(t *testing.T) {
 
 // What the proxy refuses is told as the proxy's, and the mail waits.
 func TestProxyRefusalIsTold(t *testing.T) {
-	t.Parallel()
 	proxy := &testkit.Proxy{Answer: "HTTP/1.1 403 Forbidden\r\n\r\n"}
 	at, err := proxy.Listen()
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 // TestRefusalsBelowTheSessionAreTraced: what wire refuses by itself is refused mail all the same, and its
 // user asks the operator why.
 func TestRefusalsBelowTheSessionAreTraced(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	c := r.client(rigLogin)
 	if err := c.Mail(rigLogin, &smtp.MailOptions{Size: 1 << 40}); code(err) != 552 {

@@ -28,7 +28,6 @@ import (
 const plainMessage = "From: Anna <anna@example.com>\nTo: bob@example.net\nSubject: test\n\nbody\n"
 
 func TestHandOffAnswersWithTheUpstreamsWords(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	reply, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
 	if err != nil || !strings.Contains(reply, "taken by provider") {
@@ -62,7 +61,6 @@ func TestHandOffAnswersWithTheUpstreamsWords(t *testing.T) {
 }
 
 func TestWhatLeavesAndWhatStays(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	message := "Bcc: secret@example.org\nReturn-Path: <x@example.org>\nFrom: " +
 		"anna@example.com\nAuthentication-Results: relay.example.com;\n spf=pass\n" +
@@ -92,7 +90,6 @@ func TestWhatLeavesAndWhatStays(t *testing.T) {
 }
 
 func TestSenderMustBelongToTheLogin(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	ok := "From: anna@example.com\nTo: b@example.net\n"
 	for _, test := range []struct {
@@ -145,7 +142,6 @@ func TestSenderMustBelongToTheLogin(t *testing.T) {
 }
 
 func TestUnlistedSenderIsRewritten(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), `[[policy]]
 		senders = ["scans@example.com"]
 		unlisted_sender = "rewrite"`)
@@ -165,7 +161,6 @@ func TestUnlistedSenderIsRewritten(t *testing.T) {
 }
 
 func TestRecipientRules(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), `[[policy]]
 		recipients = ["*@example.com"]`)
 	_, err := r.send("anna@example.com", []string{"bob@example.net"}, plainMessage)
@@ -178,7 +173,6 @@ func TestRecipientRules(t *testing.T) {
 }
 
 func TestLimitsSurviveARestart(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), `[[policy]]
 		limits = ["3 messages/day"]`)
 	for range 3 {
@@ -201,7 +195,6 @@ func TestLimitsSurviveARestart(t *testing.T) {
 }
 
 func TestPermanentRefusalIsAnsweredNotBounced(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	p.onRcpt = func(string) error { return refusal(550, smtp.EnhancedCode{5, 1, 1}, "no such user here") }
 	r := newRig(t, p, "")
@@ -231,7 +224,6 @@ func (r *rig) queued() []*queue.Message {
 }
 
 func TestPartialRefusalQueuesTheRestAndReports(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	p.onRcpt = func(to string) error {
 		if to == "gone@example.net" {
@@ -256,7 +248,6 @@ func TestPartialRefusalQueuesTheRestAndReports(t *testing.T) {
 
 // A read receipt that cannot be delivered ends without a report: there is nobody to tell (RFC 5321 §4.5.5).
 func TestNoReportAboutANullReversePath(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	p.onRcpt = func(to string) error {
 		if to == "gone@example.net" {
@@ -283,7 +274,6 @@ func TestNoReportAboutANullReversePath(t *testing.T) {
 }
 
 func TestAccountFaultKeepsTheMailAndNeverBounces(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	p.onAuth = func(_, _ string) error { return refusal(535, smtp.EnhancedCode{5, 7, 8}, "bad credentials") }
 	r := newRig(t, p, "")
@@ -301,7 +291,6 @@ func TestAccountFaultKeepsTheMailAndNeverBounces(t *testing.T) {
 }
 
 func TestUpstreamDownQueuesAndDeliversLater(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	busy := true
 	p.onMail = func(string) error {
@@ -336,7 +325,6 @@ func (r *rig) retryAll() {
 }
 
 func TestHandOffDeadlineQueuesWhileTheAttemptRuns(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	release := make(chan struct{})
 	p.onData = func(received) error { <-release; return nil }
@@ -356,7 +344,6 @@ func TestHandOffDeadlineQueuesWhileTheAttemptRuns(t *testing.T) {
 }
 
 func TestOperatorHoldsReleasesBouncesAndDeletes(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	p.onMail = func(from string) error {
 		if from == "" {
@@ -396,7 +383,6 @@ func TestOperatorHoldsReleasesBouncesAndDeletes(t *testing.T) {
 }
 
 func TestOverLimitHoldAcceptsAndWaits(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	r := newRig(t, p, `[[policy]]
 		limits = ["1 messages/day"]
@@ -420,7 +406,6 @@ func TestOverLimitHoldAcceptsAndWaits(t *testing.T) {
 
 // Held mail of a login is bounded: over max_held it is told to come back, and may when a person has made room.
 func TestHeldMailIsBounded(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	r := newRig(t, p, `[[policy]]
 		limits = ["1 messages/day"]
@@ -461,7 +446,6 @@ func TestHeldMailIsBounded(t *testing.T) {
 }
 
 func TestOverLimitLockLocksTheLogin(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), `[[policy]]
 		limits = ["1 messages/day"]
 		over_limit = "lock"`)
@@ -479,7 +463,6 @@ func TestOverLimitLockLocksTheLogin(t *testing.T) {
 }
 
 func TestSignaturesVerify(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	records := map[string]string{}
 	s := r.store()
@@ -520,7 +503,6 @@ func (brokenSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
 
 // What cannot be signed waits: there is no unsigned send.
 func TestSignatureThatFailsDefers(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	signer, _, err := sign.Generate(sign.Ed25519)
 	if err != nil {
@@ -549,7 +531,6 @@ func TestSignatureThatFailsDefers(t *testing.T) {
 }
 
 func TestReloadTakesANewConfigurationAndRefusesABadOne(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	old := r.client(rigLogin)
 	r.write(`[[policy]]
@@ -576,7 +557,6 @@ func TestReloadTakesANewConfigurationAndRefusesABadOne(t *testing.T) {
 
 // An open session learns, before a reload and after it, who is in a group.
 func TestOpenSessionKnowsNewMembers(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), `[[policy]]
 		senders = ["{login}", "@board"]`)
 	open := r.client(rigLogin)
@@ -652,7 +632,6 @@ func TestPeopleOfTheProviderAreInGroups(t *testing.T) {
 }
 
 func TestRemovedAccountIsRefusedAtOnce(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	r.client(rigLogin).Close()
 	if err := r.store().DeleteUser(t.Context(), rigLogin, nil); err != nil {
@@ -665,7 +644,6 @@ func TestRemovedAccountIsRefusedAtOnce(t *testing.T) {
 }
 
 func TestNetworkListenerGivesItsAccount(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), `listener:auth = "network"
 		listener:networks = ["127.0.0.1"]
 		listener:login = "anna@example.com"`)
@@ -683,7 +661,6 @@ func TestNetworkListenerGivesItsAccount(t *testing.T) {
 }
 
 func TestSecondUpstreamIsTriedWhenTheFirstRefusesUs(t *testing.T) {
-	t.Parallel()
 	first, second := newProvider(t), newProvider(t)
 	first.onAuth = func(_, _ string) error { return refusal(535, smtp.EnhancedCode{5, 7, 8}, "bad credentials") }
 	host, port, _ := strings.Cut(second.address, ":")
@@ -707,7 +684,6 @@ func TestSecondUpstreamIsTriedWhenTheFirstRefusesUs(t *testing.T) {
 }
 
 func TestLoopIsRefused(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	message := strings.Repeat("Received: by a.example; Sun, 22 Nov 2026 10:00:00 +0000\n", 101) + plainMessage
 	if _, err := r.send("anna@example.com", []string{"bob@example.net"}, message); code(err) != 554 {
@@ -716,7 +692,6 @@ func TestLoopIsRefused(t *testing.T) {
 }
 
 func TestStoreThatIsFullRefusesAtMail(t *testing.T) {
-	t.Parallel()
 	fileOnly(t)
 	r := newRig(t, newProvider(t), `[store]
 		min_free = "900TB"`)
@@ -730,7 +705,6 @@ func TestStoreThatIsFullRefusesAtMail(t *testing.T) {
 }
 
 func TestDeviceRestrictedToItsNetwork(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	r.addUser(auth.User{Login: "scanner", Networks: mustPrefixes("192.0.2.0/24")})
 	_, err := r.server.accounts.Authenticate(t.Context(), "scanner", rigPassword, r.anywhere())
@@ -740,7 +714,6 @@ func TestDeviceRestrictedToItsNetwork(t *testing.T) {
 }
 
 func TestRatesOfAnUpstreamSurviveARestart(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	r := newRig(t, p, `upstream:rate = ["2 messages/day"]`)
 	for n := range 2 {

@@ -15,7 +15,6 @@ import (
 // TestReloadWhileStarting: a SIGHUP that comes before the listeners are there changes nothing until they are, and what
 // it adds then is served once and closed with the rest.
 func TestReloadWhileStarting(t *testing.T) {
-	t.Parallel()
 	r := &rig{t: t, dir: t.TempDir(), provider: newProvider(t), log: &logBuffer{}}
 	r.write("")
 	r.addUser(auth.User{Login: rigLogin})
@@ -74,7 +73,6 @@ func TestReloadWhileStarting(t *testing.T) {
 
 // Where the store is, and what opens it, is fixed for the life of the process. What is said of it has no secret.
 func TestReloadKeepsTheStore(t *testing.T) {
-	t.Parallel()
 	const rest = "[[upstream]]\nname = \"office\"\nhost = \"smtp.example.net\"\n"
 	const server = `hostname = "relay.example.com"
 [store]

@@ -10,7 +10,6 @@ import (
 // TestTheDaemonIndexesTheTrace: what was there before the index is indexed while the relay runs, and so is everything
 // again when a person says that the index is to be made anew.
 func TestTheDaemonIndexesTheTrace(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	s := r.store()
 	old := trace.Event{Time: time.Now().Add(-time.Hour), Kind: trace.Accepted, ID: "old", From: "anna@example.com"}

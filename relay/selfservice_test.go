@@ -20,7 +20,6 @@ import (
 // A person whom only the login provider knows logs in to the page, makes a password, sends with it and revokes it: in a
 // browser, by SMTP, and with the daemon's own store, settings and lockout.
 func TestSelfServiceInTheBrowser(t *testing.T) {
-	t.Parallel()
 	issuer := oidctest.New(t)
 	p := newProvider(t)
 	port := testkit.FreePort(t)
@@ -127,7 +126,6 @@ func (r *rig) askPage(host, path string, form url.Values) (status int, body stri
 
 // People of a real directory log in with their password; while it is gone nobody does, and nobody is locked out.
 func TestSelfServiceOfADirectory(t *testing.T) {
-	t.Parallel()
 	ca := testkit.NewCA(t)
 	slapd := testkit.NewSlapd(t, ca, directory)
 	r := newRig(t, newProvider(t), officeSource(slapd, ca)+`
@@ -162,7 +160,6 @@ func TestSelfServiceOfADirectory(t *testing.T) {
 
 // At its own address the page is by HTTPS, under our names, and nothing else is there.
 func TestSelfServiceAtItsOwnAddress(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), `[self_service]
 		address = "127.0.0.1:0"
 		url = "https://me.example.org"
@@ -196,7 +193,6 @@ func TestSelfServiceAtItsOwnAddress(t *testing.T) {
 
 // An address that is taken is said at the start.
 func TestSelfServiceAddressTaken(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	s := &selfService{}
 	if err := s.bind(r.server.Addresses()["submission"]); err == nil ||

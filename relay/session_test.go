@@ -100,7 +100,6 @@ const accountChanged = "the account was changed, locked or removed"
 
 // TestOpenTransactionEndsWithItsAccount: a lock does not wait for the next MAIL.
 func TestOpenTransactionEndsWithItsAccount(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	r := newRig(t, p, "[[policy]]\nlimits = []")
 	changes := map[string]func(*auth.User){
@@ -141,7 +140,6 @@ func TestOpenTransactionEndsWithItsAccount(t *testing.T) {
 // TestReloadHoldsForOpenSessions: whatever a policy sets is what the configuration in force at MAIL says, also for
 // those who logged in under another.
 func TestReloadHoldsForOpenSessions(t *testing.T) {
-	t.Parallel()
 	rule := func(lines string) string { return "[[policy]]\n" + lines }
 	for name, test := range map[string]struct {
 		before, after string
@@ -234,7 +232,6 @@ func (c *rawClient) submit(from, extra string) string {
 // TestTransactionKeepsItsConfiguration: a reload in the middle of a transaction changes nothing of it, so that one
 // message is judged by one configuration; the next one is judged by the new.
 func TestTransactionKeepsItsConfiguration(t *testing.T) {
-	t.Parallel()
 	for when, end := range moments {
 		t.Run(when, func(t *testing.T) {
 			p := newProvider(t)
@@ -260,7 +257,6 @@ func TestTransactionKeepsItsConfiguration(t *testing.T) {
 // TestSessionEndsWithItsListener: a client that was let in by its network has nothing but that; a listener that would
 // not let it in now lets it send no more, not even what is on its way.
 func TestSessionEndsWithItsListener(t *testing.T) {
-	t.Parallel()
 	const network = `listener:auth = "network"
 		listener:networks = ["127.0.0.0/8"]
 		listener:login = "anna@example.com"`
@@ -307,7 +303,6 @@ func TestSessionEndsWithItsListener(t *testing.T) {
 
 // TestHistoryIsTrimmedWhileRunning: the trace keeps within [store] history_size without a restart, refusals first.
 func TestHistoryIsTrimmedWhileRunning(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "[store]\nhistory_size = \"10MB\"")
 	s := r.store()
 	const refused, accepted = 16_000, 500

@@ -10,7 +10,6 @@ import (
 // Metrics are answered while a shutdown waits for a client: reading them takes nothing that the shutdown holds. If they
 // waited for it, the client's time would be over before it goes on here.
 func TestMetricsDuringShutdown(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	c := r.client(rigLogin)
 	if err := c.Mail("anna@example.com", nil); err != nil {

@@ -13,7 +13,6 @@ import (
 // TestPausesThatEndWhileStarting: upstream accounts whose pauses, remembered from the life before, end at the moment of
 // the start wake a queue that is there.
 func TestPausesThatEndWhileStarting(t *testing.T) {
-	t.Parallel()
 	r := &rig{t: t, dir: t.TempDir(), provider: newProvider(t), log: &logBuffer{}}
 	r.write("")
 	r.addUser(auth.User{Login: rigLogin})

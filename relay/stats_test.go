@@ -41,7 +41,6 @@ func (r *rig) wantStats(by stats.Dimension, key string, want stats.Counts) {
 }
 
 func TestStatisticsOfHandOffs(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	p.onRcpt = func(to string) error {
 		if strings.HasPrefix(to, "nobody@") {
@@ -83,7 +82,6 @@ func TestStatisticsOfHandOffs(t *testing.T) {
 
 // The time to delivery is that since the message was accepted, also over a restart, and nothing is counted twice.
 func TestStatisticsOfTheQueue(t *testing.T) {
-	t.Parallel()
 	p := newProvider(t)
 	var open atomic.Bool
 	p.onMail = func(string) error {
@@ -135,7 +133,6 @@ func search(r *rig, to string) []trace.Event {
 
 // With [privacy] no recipient and no client is written into the trace, and who knows an address finds it.
 func TestPrivacyOfTheTrace(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "[privacy]\nrecipients = \"hash\"\nclients = \"cut\"\n")
 	if _, err := r.send(rigLogin, []string{"bob@example.net"}, plainMessage); err != nil {
 		t.Fatal(err)

@@ -11,7 +11,6 @@ import (
 
 // What `postern status` is told has the nodes of the database, and says so when none of them takes mail.
 func TestStatusNamesNodes(t *testing.T) {
-	t.Parallel()
 	database := testkit.SharedPostgreSQL(t).NewDatabase(t)
 	r := newRigAt(t, newProvider(t), database, "")
 	nodetest.Add(t, database, "other", true, true)

@@ -12,7 +12,6 @@ import (
 
 // TestSourcesInStatus: sources of logins are up or down, with the reason made printable and bounded.
 func TestSourcesInStatus(t *testing.T) {
-	t.Parallel()
 	since := time.Now()
 	r := &status.Report{Sources: []status.Source{{Name: "office", Type: "ldap"}, {Name: "box", Type: "dovecot"},
 		{Name: "new", Type: "http"}}}

@@ -11,7 +11,6 @@ import (
 
 // When the secret is mended by a reload the mail goes, and when a person logs in nobody waits for the end of a pause.
 func TestMailWaitsForAToken(t *testing.T) {
-	t.Parallel()
 	r := newOAuthRig(t, fakeprovider.SMTPOptions{}, "max_connections = 3", "", func(r *oauthRig) {
 		r.smtp.Set(fakeprovider.Regime{SendAs: func(string, string) bool { return true }})
 		r.login.Fail(fakeprovider.Fault{Endpoint: "token", AADSTS: 7000222, Error: "invalid_client",

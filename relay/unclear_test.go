@@ -13,7 +13,6 @@ import (
 // A provider that takes a message and never says so gets three copies, with a restart between them, and the sender a
 // report that does not say "failed".
 func TestUnclearDeliveryByGraph(t *testing.T) {
-	t.Parallel()
 	r := newGraphRig(t, fakeprovider.GraphOptions{}, "", "", "")
 	r.graph.Fail(fakeprovider.GraphFault{Status: 504, Code: "UnknownError", AfterWork: true, Times: queue.MaxDoubts})
 	from := people[0]

@@ -22,7 +22,6 @@ func (s *brokenSink) AppendEvents(context.Context, []trace.Event) error {
 
 // A command that asks for the trace while it cannot be written does not press: what is refused too often is dropped.
 func TestTraceAskedForWhileItCannotBeWritten(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	open := func(daemon bool) *relaystore.Store {
 		s, err := relaystore.Open(t.Context(), relaystore.Options{Dir: dir, Daemon: daemon})
@@ -57,7 +56,6 @@ func TestTraceAskedForWhileItCannotBeWritten(t *testing.T) {
 
 // A change that cannot be taken over is told once, counts as not seen, and is tried again when a wakePeriod is over.
 func TestAChangeThatFailsIsTriedAgain(t *testing.T) {
-	t.Parallel()
 	r := newRig(t, newProvider(t), "")
 	r.close()
 	c, err := r.load()
