@@ -448,6 +448,29 @@ func TestRestoreRefuses(t *testing.T) {
 		"postern.db-wal", "postern.db-shm", "backup.lock")
 }
 
+// Root may restore into the directory of the service's user, who may put a link where files are collected: what it
+// leads to stays.
+func TestRestoreFollowsNoLink(t *testing.T) {
+	h := newHome(t)
+	_, plain := h.make(h.options("plain"))
+	dir, elsewhere := filepath.Join(h.base, "new"), filepath.Join(h.base, "elsewhere")
+	h.must(errors.Join(os.Mkdir(dir, 0o700), os.Mkdir(elsewhere, 0o700)))
+	precious := filepath.Join(elsewhere, store.AlertsName)
+	h.must(errors.Join(os.WriteFile(precious, []byte("precious"), 0o600),
+		os.Symlink(elsewhere, filepath.Join(dir, "restoring"))))
+	key := filepath.Join(h.dir, seal.KeyFile)
+	if _, err := h.restore(plain, RestoreOptions{SealKey: key, Dir: dir}); err == nil ||
+		!strings.Contains(err.Error(), "restoring is no directory") {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(precious); err != nil || string(text) != "precious" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if left := names(t, elsewhere); len(left) != 1 {
+		t.Errorf("it has %v", left)
+	}
+}
+
 // What a backup may not be written to.
 func TestMakeRefuses(t *testing.T) {
 	h := newHome(t)

@@ -40,7 +40,8 @@ func notRestoring(dir string) error {
 // Restoration brings files into an empty data directory: all of them, or none that anybody would use.
 type Restoration struct {
 	dir    string
-	in     *os.Root // of restoring: the directory's owner may put links around it while root restores
+	data   *os.Root // of dir. Root may restore while its owner puts links into it: nothing is changed through one
+	in     *os.Root // of restoring
 	unlock func()
 	step   func(what string) // is told before each change
 	placed bool              // something has its place, or may have had it after an earlier restore
@@ -57,23 +58,49 @@ func BeginRestore(dir string, step func(what string)) (*Restoration, error) {
 		return nil, err
 	}
 	r := &Restoration{dir: dir, unlock: unlock, step: step}
-	if err = r.clear(); err == nil {
-		step("make " + restoring)
-		if err = os.Mkdir(r.Dir(), 0o700); errors.Is(err, fs.ErrExist) { // what clear has emptied
-			err = nil
-		}
-	}
-	if err == nil {
-		err = disk.SyncDir(dir)
-	}
-	if err == nil {
-		r.in, err = os.OpenRoot(r.Dir())
-	}
-	if err != nil {
-		unlock()
+	if err := r.begin(); err != nil {
+		r.Close()
 		return nil, fmt.Errorf("restore into %s: %w", dir, err)
 	}
 	return r, nil
+}
+
+func (r *Restoration) begin() (err error) {
+	if r.data, err = os.OpenRoot(r.dir); err != nil {
+		return err
+	}
+	names, err := r.there()
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		if err := mayClear(names); err != nil {
+			return err
+		}
+		r.placed = true // of what had its place: an empty directory would be taken for a new one
+	}
+	if err := r.collect(); err != nil {
+		return err
+	}
+	return errors.Join(r.clear(names), disk.SyncDir(r.dir))
+}
+
+// collect opens the directory in which files are collected, and makes it where it is missing.
+func (r *Restoration) collect() error {
+	info, err := r.data.Lstat(restoring)
+	if errors.Is(err, fs.ErrNotExist) {
+		r.step("make " + restoring)
+		if err = r.data.Mkdir(restoring, 0o700); err == nil {
+			info, err = r.data.Lstat(restoring)
+		}
+	}
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%s is no directory: move it away", restoring)
+	}
+	if err == nil {
+		r.in, err = r.data.OpenRoot(restoring)
+	}
+	return err
 }
 
 // Dir is where files are collected.
@@ -82,13 +109,9 @@ func (r *Restoration) Dir() string { return filepath.Join(r.dir, restoring) }
 // Root is Dir, for who writes into it.
 func (r *Restoration) Root() *os.Root { return r.in }
 
-// clear removes what a broken restore has left: while its directory is there nobody else has written to ours. Anything
-// else is not touched, and refused.
-func (r *Restoration) clear() error {
-	names, err := r.there()
-	if err != nil || len(names) == 0 {
-		return err
-	}
+// mayClear refuses a directory in use. While a restore is broken off there nobody else has written to it, so that what
+// it has is of the restore.
+func mayClear(names []string) error {
 	if !slices.Contains(names, restoring) {
 		return fmt.Errorf("it is not empty, it has %s: a restore takes an empty directory; move what is there away, "+
 			"or name another data_dir", names[0])
@@ -98,31 +121,35 @@ func (r *Restoration) clear() error {
 			return fmt.Errorf("a restore was broken off there, and %s is not of it: move it away", name)
 		}
 	}
-	r.placed = true // of what had its place: an empty directory would be taken for a new one
+	return nil
+}
+
+// clear removes what a broken restore has left under these names.
+func (r *Restoration) clear(names []string) error {
 	for _, name := range names {
 		if name != restoring {
 			r.step("remove " + name)
-			if err := os.RemoveAll(filepath.Join(r.dir, name)); err != nil {
+			if err := r.data.RemoveAll(name); err != nil {
 				return err
 			}
 		}
 	}
 	r.step("remove what is in " + restoring)
-	return errors.Join(r.empty(), disk.SyncDir(r.dir))
+	return r.empty()
 }
 
 // empty removes what was collected.
 func (r *Restoration) empty() error {
-	entries, err := os.ReadDir(r.Dir())
+	entries, err := fs.ReadDir(r.in.FS(), ".")
 	for _, e := range entries {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(r.Dir(), e.Name())))
+		err = errors.Join(err, r.in.RemoveAll(e.Name()))
 	}
 	return err
 }
 
 // there is what the directory has, but for what is in any.
 func (r *Restoration) there() (names []string, err error) {
-	entries, err := os.ReadDir(r.dir)
+	entries, err := fs.ReadDir(r.data.FS(), ".")
 	for _, e := range entries {
 		if e.Name() != LockName && e.Name() != "lost+found" {
 			names = append(names, e.Name())
@@ -163,7 +190,7 @@ func (r *Restoration) Finish() error {
 	}
 	r.step("end " + restoring)
 	r.in.Close() // Windows removes no directory that is open
-	if err := os.RemoveAll(r.Dir()); err != nil {
+	if err := r.data.RemoveAll(restoring); err != nil {
 		return err
 	}
 	return disk.SyncDir(r.dir)
@@ -171,7 +198,6 @@ func (r *Restoration) Finish() error {
 
 // place gives what was collected under a name, if anything, its place.
 func (r *Restoration) place(name string) error {
-	from, to := filepath.Join(r.Dir(), name), filepath.Join(r.dir, name)
 	_, err := r.in.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -184,7 +210,7 @@ func (r *Restoration) place(name string) error {
 	}
 	r.step("place " + name)
 	r.placed = true
-	return disk.Rename(from, to)
+	return r.data.Rename(filepath.Join(restoring, name), name)
 }
 
 // Abandon removes what was collected, unless some of it has its place already: then only a restore brings the directory
@@ -195,12 +221,16 @@ func (r *Restoration) Abandon() error {
 	}
 	r.step("abandon")
 	r.in.Close()
-	return errors.Join(os.RemoveAll(r.Dir()), disk.SyncDir(r.dir))
+	return errors.Join(r.data.RemoveAll(restoring), disk.SyncDir(r.dir))
 }
 
 // Close gives the lock back.
 func (r *Restoration) Close() {
-	r.in.Close()
+	for _, root := range []*os.Root{r.in, r.data} {
+		if root != nil {
+			root.Close()
+		}
+	}
 	r.unlock()
 }
 
