@@ -293,6 +293,25 @@ func TestFailedMigration(t *testing.T) {
 	}
 }
 
+// A store that could not be made is not there, neither half: the next command makes it.
+func TestFailedFirstOpen(t *testing.T) {
+	good, o := migrations, at(t, Options{Dir: t.TempDir()})
+	t.Cleanup(func() { migrations = good })
+	migrations = append(good[:5:5], migration{both: "CREATE TABLE user (y)"})
+	if _, err := Open(t.Context(), o); err == nil || !strings.Contains(err.Error(), "to 6: ") {
+		t.Fatalf("a migration that fails: %v", err)
+	}
+	migrations = good
+	s, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Add(t.Context(), small("")); err != nil {
+		t.Error(err)
+	}
+	s.Close()
+}
+
 // TestDamagedPage: damage that Open cannot see ends writing when it is met, and Check finds it.
 func TestDamagedPage(t *testing.T) {
 	dir := filled(t)

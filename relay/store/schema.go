@@ -162,7 +162,8 @@ const busyTimeout = 10_000
 
 var errForeign = errors.New("it is a database, but not of postern: move it away, or name another data_dir")
 
-// prepareSchema brings the schema up to date, and returns what it was before. hold is asked before an existing store of
+// prepareSchema brings the schema up to date, one transaction a version, or makes it in one, and returns what it was
+// before. hold is asked before an existing store of
 // an older version is changed.
 func prepareSchema(conn db.Conn, hold func(found origin) error) (found origin, err error) {
 	app, err := prepareOurs(conn)
@@ -175,14 +176,16 @@ func prepareSchema(conn db.Conn, hold func(found origin) error) (found origin, e
 		return found, err
 	case found.schema > len(migrations):
 		return found, found.newer()
-	case found.schema > 0 && found.schema < len(migrations):
+	case found.schema == 0:
+		return found, migrate(conn, 0, len(migrations))
+	case found.schema < len(migrations):
 		if err := hold(found); err != nil {
 			return found, err
 		}
 	}
 	for version := found.schema; version < len(migrations); version++ {
-		if err := migrate(conn, version+1, migrations[version].both+migrations[version].file); err != nil {
-			return found, stopped(version, err)
+		if err := migrate(conn, version, version+1); err != nil {
+			return found, err
 		}
 	}
 	return found, nil
@@ -225,24 +228,28 @@ func originOf(conn db.Conn, app int64) (origin, error) {
 	return found, nil
 }
 
-// migrate applies one version; the mark of our files, the schema and its version are one transaction,
-// so that a file is empty or complete.
-func migrate(conn db.Conn, version int, script string) error {
-	script = fmt.Sprintf(`BEGIN IMMEDIATE;
+// migrate brings the schema from one version to another. The mark of our files, the schema and its version are one
+// transaction, so that a file is empty or complete.
+func migrate(conn db.Conn, from, to int) error {
+	err := conn.Exec(fmt.Sprintf(`BEGIN IMMEDIATE;
 PRAGMA application_id = %d;
-CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT;
-%s;`, applicationID, script)
-	err := conn.Exec(script)
-	if err == nil {
-		err = noteVersion(conn, version)
+CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT`, applicationID))
+	version := from
+	for ; err == nil && version < to; version++ {
+		if err = conn.Exec(migrations[version].both + migrations[version].file); err == nil {
+			err = noteVersion(conn, version+1)
+		}
 	}
 	if err == nil {
 		err = conn.Exec("COMMIT")
 	}
-	if err != nil && conn.InTransaction() {
+	if err == nil {
+		return nil
+	}
+	if conn.InTransaction() {
 		err = errors.Join(err, conn.Exec("ROLLBACK"))
 	}
-	return err
+	return stopped(max(from, version-1), err)
 }
 
 // recoverLog copies what a former life left in the log into the file, so that the log begins short. A
