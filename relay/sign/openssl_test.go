@@ -80,6 +80,8 @@ func TestFaultOfOpenSSLIsCaught(t *testing.T) {
 
 // TestErrorsOfOpenSSL: they say which step failed and what libcrypto says of it, and do not stay for the next call.
 func TestErrorsOfOpenSSL(t *testing.T) {
+	runtime.LockOSThread() // which libcrypto keeps errors by
+	defer runtime.UnlockOSThread()
 	good := key(t, "rsa", "s").Signer.(*opensslKey)
 	for _, der := range [][]byte{nil, {}, []byte("x"), bytes.Repeat([]byte{0x30}, 1000)} {
 		if _, err := loadDER(der, good.public); err == nil || !strings.Contains(err.Error(), "d2i_PrivateKey: error:") {
@@ -138,5 +140,41 @@ func TestKeysAreFreed(t *testing.T) {
 	}
 	if grown := -load(500) + load(2000); grown > 4<<20 {
 		t.Errorf("2000 keys later %d octets are taken", grown)
+	}
+}
+
+// TestSignaturesAtOnce: while as many are made as may be, the next one waits.
+func TestSignaturesAtOnce(t *testing.T) {
+	signer := key(t, "rsa", "s").Signer
+	for range cap(signing) {
+		signing <- struct{}{}
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := signer.Sign(nil, digest[:], crypto.SHA256)
+		done <- err
+	}()
+	waits := func() bool {
+		all := make([]byte, 1<<20)
+		for one := range bytes.SplitSeq(all[:runtime.Stack(all, true)], []byte("\n\n")) {
+			if bytes.Contains(one, []byte("[chan send")) && bytes.Contains(one, []byte("opensslKey).Sign")) {
+				return true
+			}
+		}
+		return false
+	}
+	for !waits() {
+		select {
+		case err := <-done:
+			t.Fatalf("it did not wait: %v", err)
+		default:
+			runtime.Gosched()
+		}
+	}
+	for range cap(signing) {
+		<-signing
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
