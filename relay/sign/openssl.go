@@ -75,6 +75,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -86,9 +87,9 @@ func Implementation() string {
 // signing bounds the signatures made at once. More than there are processors would only have the system run as many
 // threads, which take processors from all else and make each signature slower.
 var signing = make(chan struct{}, runtime.GOMAXPROCS(0))
+var halves atomic.Int64 // of keys that libcrypto has
 
-// opensslKey signs by libcrypto, which takes a third of the time that crypto/rsa does. It is safe for use by several
-// goroutines.
+// opensslKey signs by libcrypto. It is safe for use by several goroutines.
 type opensslKey struct {
 	private, verifier *C.EVP_PKEY
 	public            *rsa.PublicKey
@@ -118,7 +119,8 @@ func loadDER(der []byte, public *rsa.PublicKey) (*opensslKey, error) {
 		if key == nil {
 			return nil, fmt.Errorf("OpenSSL does not load the key: %s", C.GoString(&text[0]))
 		}
-		runtime.AddCleanup(s, func(key *C.EVP_PKEY) { C.EVP_PKEY_free(key) }, key)
+		halves.Add(1)
+		runtime.AddCleanup(s, func(key *C.EVP_PKEY) { C.EVP_PKEY_free(key); halves.Add(-1) }, key)
 		*half.key = key
 	}
 	return s, nil
