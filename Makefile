@@ -7,8 +7,8 @@ BENCHFLAGS ?=
 # syntax: what Go's rules for pointers, and its race detector, say of it is not ours to find out, at four times the cost.
 RACE = GORACE=atexit_sleep_ms=20 $(GO) test -race "-gcflags=modernc.org/...=-d=checkptr=0 -race=false"
 
-.PHONY: help build packages image chart demo test test-clocks test-wine check bench bench-quick bench-postgres bench-tools docs pictures \
-	fuzz clean
+.PHONY: help build packages image chart demo test test-clocks test-wine check bench bench-quick bench-postgres bench-tools docs \
+	pictures fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

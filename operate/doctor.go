@@ -84,9 +84,7 @@ var Unwatched = []string{"config", "listeners", "clock", "files", "store", "acco
 
 // examineDNS looks at the DNS of all domains that mail is sent from.
 func examineDNS(ctx context.Context, c *config.Config, look LookOptions) (list []finding.Finding) {
-	o := store.Of(c)
-	o.Look = true
-	s, err := store.Open(ctx, o)
+	s, err := store.Open(ctx, store.Of(c))
 	if err != nil {
 		return nil // the examination of the store says so
 	}

@@ -109,20 +109,14 @@ func (a *app) operations(ctx context.Context) (ops *operate.Operations, done fun
 
 // operationsOf is operations for a configuration.
 func (a *app) operationsOf(ctx context.Context, c *config.Config) (ops *operate.Operations, done func(), err error) {
-	return a.operationsAt(ctx, c, relaystore.Of(c))
-}
-
-// operationsAt is operationsOf for a store that is opened so.
-func (a *app) operationsAt(ctx context.Context, c *config.Config, o relaystore.Options) (ops *operate.Operations,
-	done func(), err error) {
-	s, err := relaystore.Open(ctx, o)
+	s, err := openStoreOf(ctx, c)
 	if err != nil {
 		return nil, nil, err
 	}
-	work := operate.Options{Config: func() *config.Config { return c }, Store: s, DNS: a.dns,
+	o := operate.Options{Config: func() *config.Config { return c }, Store: s, DNS: a.dns,
 		Lookup: lookupOf(c, s), Version: readBuild().Version,
 		Status: func(ctx context.Context) (*status.Report, error) { return askStatus(ctx, c) }}
-	return operate.New(work), func() { s.Close() }, nil
+	return operate.New(o), func() { s.Close() }, nil
 }
 
 // me is who runs the command line: the owner of data_dir may do everything.

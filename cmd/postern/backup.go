@@ -90,8 +90,7 @@ func (a *app) makeBackup(cmd *cobra.Command, o backup.Options, by *secretFlags) 
 	if there, err := from.There(cmd.Context()); err == nil && !there && !from.URL.Server() {
 		return fmt.Errorf("there is no store at %s: is data_dir right?", from.Place())
 	}
-	from.Look = true // to bring it up to date before the copy would leave no way back
-	ops, done, err := a.operationsAt(cmd.Context(), c, from)
+	ops, done, err := a.operationsOf(cmd.Context(), c)
 	if errors.Is(err, relaystore.ErrOlder) {
 		return fmt.Errorf("%w, with the program that has used it; this one makes backups after its first start", err)
 	}

@@ -130,12 +130,10 @@ func (a *app) ask(cmd *cobra.Command, run func(ctx context.Context, ops *operate
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), 3*time.Second) // somebody waits at the prompt
 	defer cancel()
-	o := relaystore.Of(c)
-	o.Look = true
-	if there, err := o.There(ctx); err != nil || !there {
+	if there, err := relaystore.Of(c).There(ctx); err != nil || !there {
 		return err
 	}
-	ops, done, err := a.operationsAt(ctx, c, o)
+	ops, done, err := a.operationsOf(ctx, c)
 	if err != nil {
 		return err
 	}

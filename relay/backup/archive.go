@@ -108,8 +108,7 @@ func (m *Manifest) check(encrypted bool) error {
 			return fmt.Errorf("it has a part %.60q, which no backup has", p.Name)
 		case !encrypted && secretPart(p.Name):
 			return fmt.Errorf("it is not encrypted and has %s, which only encrypted backups have: somebody else "+
-				"made it",
-				p.Name)
+				"made it", p.Name)
 		case seen[p.Name]:
 			return fmt.Errorf("it has %s twice", p.Name)
 		case p.Size < 0 || p.Size > maxPart || err != nil || len(sum) != sha256.Size:
@@ -236,8 +235,7 @@ func decrypted(r io.Reader, passphrase Passphrase) (plain, error) {
 	if head, err := b.Peek(len(ageHeader)); string(head) != ageHeader {
 		if passphrase.Given && (err == nil || err == io.EOF) {
 			err = errors.New("it is not encrypted, and a passphrase was given: it is not the backup that was made " +
-				"with " +
-				"one; say no passphrase if it is the right file all the same")
+				"with one; say no passphrase if it is the right file all the same")
 			return plain{}, err
 		}
 		return plain{Reader: b}, nil

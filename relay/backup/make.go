@@ -130,8 +130,7 @@ func (o *Options) room(ctx context.Context) error {
 			copies = 2
 		} else if there, err := disk.Of(to); err != nil || there.Free < room.File && !o.WithoutMail {
 			return errors.Join(err, fmt.Errorf("the backup may have %d MB, and %d MB are free in %s: make room, or "+
-				"name "+
-				"another place", room.File/1e6, there.Free/1e6, to))
+				"name another place", room.File/1e6, there.Free/1e6, to))
 		}
 	}
 	if need, floor := copies*room.File, max(0, room.Floor); room.Free-need < floor {

@@ -203,8 +203,7 @@ func (o *RestoreOptions) key(held []byte, m *Manifest) (key []byte, err error) {
 	if !m.HasKey() {
 		if what = o.SealKey; what == "" {
 			return nil, fmt.Errorf("the backup has no %s, with which DKIM keys and other secrets in it are sealed: "+
-				"name "+
-				"the file that was in data_dir with --seal-key", seal.KeyFile)
+				"name the file that was in data_dir with --seal-key", seal.KeyFile)
 		}
 		f, err := os.Open(o.SealKey)
 		if err != nil {

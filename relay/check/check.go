@@ -137,7 +137,7 @@ func storeKey(c *config.Config) string {
 // checkStore reads what the store holds. A store that does not exist yet is right: the first start
 // makes it.
 func checkStore(ctx context.Context, c *config.Config) error {
-	s, err := openStore(ctx, c)
+	s, err := relaystore.OpenThere(ctx, relaystore.Of(c))
 	if errors.Is(err, relaystore.ErrOlder) { // which checkStored says
 		return nil
 	}
@@ -150,13 +150,6 @@ func checkStore(ctx context.Context, c *config.Config) error {
 	defer s.Close()
 	_, err = outbound.StoredKeys(ctx, s)
 	return err
-}
-
-// openStore opens the store if there is one, and leaves one of an older version as it is: that may be in use.
-func openStore(ctx context.Context, c *config.Config) (*relaystore.Store, error) {
-	o := relaystore.Of(c)
-	o.Look = true
-	return relaystore.OpenThere(ctx, o)
 }
 
 // checkParent says what would keep the first start from making the data directory.

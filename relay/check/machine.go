@@ -119,7 +119,7 @@ type logins struct {
 // checkStored warns of what does not fit between the configuration and the groups and keys of the store, and returns
 // the logins.
 func checkStored(ctx context.Context, c *config.Config) (all []config.Problem, known logins) {
-	s, err := openStore(ctx, c)
+	s, err := relaystore.OpenThere(ctx, relaystore.Of(c))
 	if errors.Is(err, relaystore.ErrOlder) {
 		return []config.Problem{c.Problem(storeKey(c), "%s. Its accounts and keys were not looked at", err)}, known
 	}

@@ -2,9 +2,7 @@
 
 package config
 
-import (
-	"io/fs"
-)
+import "io/fs"
 
 // isProgram reports a file that may be run.
 func isProgram(info fs.FileInfo) bool {

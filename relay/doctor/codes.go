@@ -1,8 +1,6 @@
 package doctor
 
-import (
-	"slices"
-)
+import "slices"
 
 // The codes of findings. They stay, for scripts and alerts. Where there is a code for what is wrong, the one that ends
 // in -ok says that nothing of its kind is.

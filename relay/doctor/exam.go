@@ -222,9 +222,7 @@ func (x *exam) toldElsewhere(ctx context.Context) (texts []string) {
 
 // openStore opens the store beside the daemon; nil with a nil error: there is none yet.
 func (x *exam) openStore(ctx context.Context) (*relaystore.Store, error) {
-	o := relaystore.Of(x.c)
-	o.Look = true // and change nothing
-	return relaystore.OpenThere(ctx, o)
+	return relaystore.OpenThere(ctx, relaystore.Of(x.c))
 }
 
 // days says how many days are left.

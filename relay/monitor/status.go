@@ -281,9 +281,7 @@ func StatusAlone(ctx context.Context, c *config.Config) *status.Report {
 		addEnds(r, &u, now)
 	}
 	if _, err := os.Stat(c.DataDir); err == nil { // else the first start makes it
-		o := relaystore.Of(c)
-		o.Look = true
-		s, err := relaystore.Open(ctx, o)
+		s, err := relaystore.Open(ctx, relaystore.Of(c))
 		if err != nil {
 			r.Queue.Problem = err.Error()
 		} else {

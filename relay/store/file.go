@@ -21,7 +21,7 @@ type file struct {
 	*fuse
 	path   string
 	daemon bool
-	look   bool // see Options
+	look   bool // see Options.look
 	log    *slog.Logger
 	before string // the program that used it last
 
@@ -47,7 +47,7 @@ type file struct {
 
 func newFile(o Options, f *fuse) *file {
 	return &file{
-		fuse: f, path: filepath.Join(o.Dir, FileName), daemon: o.Daemon, look: o.Look, log: o.Logger,
+		fuse: f, path: filepath.Join(o.Dir, FileName), daemon: o.Daemon, look: o.look, log: o.Logger,
 		full:  make(chan struct{}, 1),
 		space: space{dir: o.Dir, floor: o.MinFree},
 	}

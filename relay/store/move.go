@@ -169,7 +169,7 @@ func Migrate(ctx context.Context, from, to Options, o MigrateOptions) (*Migratio
 	for _, o := range []*Options{&from, &to} {
 		o.Daemon, o.moving = true, true
 	}
-	from.Look = o.Check
+	from.look = o.Check
 	there, err := from.There(ctx)
 	if err == nil && !there {
 		err = fmt.Errorf("there is no store at %s", from.Place())

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"postern/internal/disk"
 	"postern/relay/queue"
 	"postern/relay/seal"
 	"postern/relay/store/internal/db"
@@ -242,7 +243,7 @@ func leaveMailOut(ctx context.Context, path string) (messages int64, err error) 
 	if err := errors.Join(err, conn.Close()); err != nil {
 		return 0, readError(ctx, err)
 	}
-	return messages, os.Rename(small, path)
+	return messages, disk.Rename(small, path)
 }
 
 // finishCopy makes the copy a file of its own, reads it as a whole, and counts what is in it.

@@ -47,8 +47,7 @@ const (
 // Options say where the store is and what bounds it.
 type Options struct {
 	Dir    string // data directory; its parent must exist
-	Daemon bool   // take the lock that only one process may have
-	Look   bool   // leave a store of an older version as it is: ErrOlder
+	Daemon bool   // take the lock that only one process may have; only with it is an older store brought up to date
 	Logger *slog.Logger
 
 	URL      config.StoreURL // the zero value is the file in Dir; what follows is for a server alone
@@ -59,6 +58,7 @@ type Options struct {
 	limits   limits          // of tests
 	unusable error           // why Password or SealKey could not be read
 	moving   bool            // for Migrate and Reuse, which have the lock
+	look     bool            // for Migrate, which only looks: an older store stays as it is
 
 	MaxBytes  int64 // octets of queued contents from which Add answers queue.ErrFull; 0: no limit
 	MinFree   int64 // octets that must stay free on the file system for Add; at least minFloor, negative: none

@@ -78,7 +78,7 @@ func step(conn *postgres.Conn, version int) error {
 // in it: they may join between two steps. One that stood still finds the new schema when it wakes
 // up, and ends: see beat.
 func (s *server) hold(conn *postgres.Conn, found origin) error {
-	if s.opts.Look || !s.opts.Daemon {
+	if s.opts.look || !s.opts.Daemon {
 		return found.left()
 	}
 	others, err := s.others(conn)

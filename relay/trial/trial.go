@@ -159,9 +159,7 @@ func Tokens(ctx context.Context, c *config.Config, block config.Upstream) (sourc
 
 // openStore opens the store beside the daemon; nil: there is none yet.
 func openStore(ctx context.Context, c *config.Config) (*relaystore.Store, error) {
-	o := relaystore.Of(c)
-	o.Look = true
-	return relaystore.OpenThere(ctx, o)
+	return relaystore.OpenThere(ctx, relaystore.Of(c))
 }
 
 // Whole tries an upstream for all senders that are configured, each step of a way to a login for a third of total.
