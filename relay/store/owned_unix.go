@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// ownedAs gives what root made, and all that is in it, to the owner of a directory, who will need it. It follows no link
-// out of there, whatever that owner does meanwhile, and hands over a directory after what is in it.
+// ownedAs gives what root made, and all that is in it, to the owner of a directory, who will need it. It follows no
+// link out of there, whatever that owner does meanwhile, and hands over a directory after what is in it.
 func ownedAs(dir string, in *os.Root, name string) error {
 	to, err := os.Stat(dir)
 	if err != nil || os.Geteuid() != 0 || owner(to) == 0 {
