@@ -21,6 +21,7 @@ import (
 
 const (
 	pgPrefix = "postern-postgres-"
+	pgLock   = "lock" // whoever uses a directory holds it
 
 	memory     = "/dev/shm" // Linux's file system in memory
 	memoryFree = 2 << 30    // octets that it must have left for a server
@@ -74,7 +75,7 @@ func newPGDirectory(t testing.TB, parent string) *pgDirectory {
 	}
 	d := &pgDirectory{Directory: made}
 	if d.lock, err = lockFile(filepath.Join(d.Path, "new")); err == nil {
-		err = os.Rename(d.lock.Name(), filepath.Join(d.Path, "lock"))
+		err = os.Rename(d.lock.Name(), filepath.Join(d.Path, pgLock))
 	}
 	if err != nil {
 		d.remove()
@@ -87,7 +88,7 @@ func newPGDirectory(t testing.TB, parent string) *pgDirectory {
 func sweep() {
 	var locks []string
 	for _, parent := range []string{os.TempDir(), memory} {
-		found, _ := filepath.Glob(filepath.Join(parent, pgPrefix+"*", "lock"))
+		found, _ := filepath.Glob(filepath.Join(parent, pgPrefix+"*", pgLock))
 		locks = append(locks, found...)
 	}
 	for _, path := range locks {
@@ -214,8 +215,15 @@ func (d *pgDirectory) unpack(path string) error {
 	}
 }
 
+// remove removes the lock last: what is left of a directory when it is killed, the next sweep finds.
 func (d *pgDirectory) remove() {
 	removeSegment(d.Data())
+	entries, _ := os.ReadDir(d.Path)
+	for _, e := range entries {
+		if e.Name() != pgLock {
+			os.RemoveAll(filepath.Join(d.Path, e.Name()))
+		}
+	}
 	os.RemoveAll(d.Path)
 	if d.lock != nil {
 		d.lock.Close()
