@@ -1,4 +1,4 @@
-// Package periodic repeats work at a fixed period.
+// Package periodic sleeps, and repeats work at a fixed period, until a context ends.
 package periodic
 
 import (
@@ -18,5 +18,20 @@ func Run(ctx context.Context, period time.Duration, f func()) {
 		case <-tick.C:
 			f()
 		}
+	}
+}
+
+// Sleep waits for d, or until ctx ends, whose error it returns then.
+func Sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 { // a timer that is over at once crashes the race detector in a bubble of synctest (golang/go#78156)
+		return ctx.Err()
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }

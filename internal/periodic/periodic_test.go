@@ -2,7 +2,9 @@ package periodic
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,5 +27,43 @@ func TestRun(t *testing.T) {
 		if !slices.Equal(called, want) {
 			t.Errorf("called after %v, want %v", called, want)
 		}
+	})
+}
+
+func TestSleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		began := time.Now()
+		for _, step := range []struct {
+			d    time.Duration
+			want error
+			at   time.Duration
+		}{
+			{-time.Second, nil, 0},
+			{0, nil, 0},
+			{3 * time.Second, nil, 3 * time.Second},
+			{3 * time.Second, context.DeadlineExceeded, 5 * time.Second},
+			{0, context.DeadlineExceeded, 5 * time.Second},
+		} {
+			if err := Sleep(ctx, step.d); !errors.Is(err, step.want) || time.Since(began) != step.at {
+				t.Errorf("%s: %v after %s, want %v after %s", step.d, err, time.Since(began), step.want, step.at)
+			}
+		}
+	})
+}
+
+// TestSleepTogether are sleepers whose time is over when they begin.
+func TestSleepTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sleepers sync.WaitGroup
+		for range 8 {
+			sleepers.Go(func() {
+				for range 2000 {
+					_ = Sleep(t.Context(), 0)
+				}
+			})
+		}
+		sleepers.Wait()
 	})
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"postern/internal/periodic"
 )
 
 // Access is what a token is good for.
@@ -211,7 +213,8 @@ func (g *Graph) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	free, said := g.enter(c.mailbox)
 	defer free()
 	f, failing := g.meet(c.mailbox, c.step)
-	if failing && !pause(r, f.Delay) || !pause(r, g.o.Latency) || !g.gather(r, c.mailbox) {
+	if failing && periodic.Sleep(r.Context(), f.Delay) != nil ||
+		periodic.Sleep(r.Context(), g.o.Latency) != nil || !g.gather(r, c.mailbox) {
 		panic(http.ErrAbortHandler)
 	}
 	if failing && f.Keep > 0 {

@@ -8,7 +8,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
+
+	"postern/internal/periodic"
 )
 
 // problem is an answer of RFC 6749 §5.2.
@@ -45,7 +46,7 @@ func (a *OAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	fault, failing := a.meet(endpoint, r.PostForm.Get("grant_type"))
 	if failing {
-		if !pause(r, fault.Delay) {
+		if periodic.Sleep(r.Context(), fault.Delay) != nil {
 			return
 		}
 		if fault.plays(w, a.microsoft()) {
@@ -151,21 +152,6 @@ func (f Fault) plays(w http.ResponseWriter, microsoft bool) bool {
 		return false
 	}
 	return true
-}
-
-// pause waits, unless the client goes first.
-func pause(r *http.Request, d time.Duration) bool {
-	if d <= 0 {
-		return true
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-r.Context().Done():
-		return false
-	}
 }
 
 func (p *problem) write(w http.ResponseWriter, microsoft bool) {

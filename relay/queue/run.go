@@ -37,18 +37,18 @@ func (q *Queue) Run(ctx context.Context) error {
 }
 
 func (q *Queue) loop(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-q.bell.rung:
-		case <-timer.C:
-		}
 		do := q.sched.turn(time.Now())
 		q.begin(do)
-		timer.Reset(do.nap)
+		timer := time.NewTimer(do.nap)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-q.bell.rung:
+			timer.Stop()
+		case <-timer.C:
+		}
 	}
 }
 

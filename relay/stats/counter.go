@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"postern/internal/periodic"
 	"postern/mail"
 	"postern/relay/trace"
 )
@@ -201,7 +202,7 @@ func (c *Counter) Totals() (byListener map[string]Counts, other uint64) {
 // Run adds to the sink each FlushEvery until ctx ends. A write in progress may then take a little longer; Close writes
 // the rest.
 func (c *Counter) Run(ctx context.Context) {
-	for failing := false; wait(ctx, FlushEvery); {
+	for failing := false; periodic.Sleep(ctx, FlushEvery) == nil; {
 		writing, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		stop := context.AfterFunc(ctx, func() { time.AfterFunc(lastFlush, cancel) })
 		err := c.flush(writing, c.sink.AddStatistics)
@@ -223,7 +224,7 @@ func (c *Counter) Close(ctx context.Context) error { return c.flush(ctx, c.sink.
 func (c *Counter) flush(ctx context.Context, write func(context.Context, []Sum) error) error {
 	c.flushing.Lock()
 	defer c.flushing.Unlock()
-	for sums := c.take(); ; wait(ctx, flushPause) { // leave the store to mail
+	for sums := c.take(); ; periodic.Sleep(ctx, flushPause) { // leave the store to mail
 		n := min(len(sums), flushCells)
 		if err := write(ctx, sums[:n]); err != nil {
 			c.putBack(sums)
@@ -232,18 +233,6 @@ func (c *Counter) flush(ctx context.Context, write func(context.Context, []Sum) 
 		if sums = sums[n:]; len(sums) == 0 {
 			return nil
 		}
-	}
-}
-
-// wait waits and reports whether ctx has not ended.
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

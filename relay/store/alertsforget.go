@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/internal/periodic"
 	"postern/relay/privacy"
 	"postern/relay/store/internal/db"
 )
@@ -28,7 +29,7 @@ func (s *Store) PruneAlerts(ctx context.Context, before time.Time) (total int64,
 		if total += n; err != nil || n < alertBatch {
 			return total, wrap(err, "remove old alerts")
 		}
-		if err := pause(ctx, time.Millisecond); err != nil {
+		if err := periodic.Sleep(ctx, time.Millisecond); err != nil {
 			return total, err
 		}
 	}

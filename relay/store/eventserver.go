@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"postern/internal/periodic"
 	"postern/relay/store/internal/db"
 )
 
@@ -42,7 +43,7 @@ func (s *server) settled(ctx context.Context) (bool, error) {
 		if time.Since(began) >= settledFor {
 			return false, nil
 		}
-		if err := pause(ctx, settledEvery); err != nil {
+		if err := periodic.Sleep(ctx, settledEvery); err != nil {
 			return false, err
 		}
 		var now []string

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/internal/periodic"
 	"postern/mail"
 	"postern/policy"
 	"postern/relay/privacy"
@@ -131,7 +132,7 @@ func (p *person) change(ctx context.Context, events []numbered, decide func(*tra
 	}
 	p.Events += gone
 	p.Shortened += shortened
-	return pause(ctx, time.Since(began))
+	return periodic.Sleep(ctx, time.Since(began))
 }
 
 // forgetLook is how many events are searched at once for a mention.
@@ -242,7 +243,7 @@ func (p *person) mergeLogin(ctx context.Context, table *statTable, key string) e
 			return err
 		}
 		p.Statistics += int64(len(batch))
-		if err := pause(ctx, time.Since(began)); err != nil {
+		if err := periodic.Sleep(ctx, time.Since(began)); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"postern/internal/periodic"
 	"postern/relay/store/internal/db"
 )
 
@@ -59,20 +60,9 @@ func (s *Store) TrimEvents(ctx context.Context, most int64) (total int64, err er
 		if total += n; n == 0 {
 			return total, nil
 		}
-		if err := pause(ctx, time.Since(began)); err != nil {
+		if err := periodic.Sleep(ctx, time.Since(began)); err != nil {
 			return total, err
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 

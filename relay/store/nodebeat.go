@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"postern/internal/periodic"
 	"postern/relay/store/internal/db"
 	"postern/relay/store/internal/postgres"
 )
@@ -30,7 +31,7 @@ type standing struct {
 // renewNode renews the row until ctx ends, or this process must.
 func (s *Store) renewNode(ctx context.Context, e *server, m *membership) {
 	defer close(m.ended)
-	for pause(ctx, nodeBeats) == nil && e.ousted.Load() == nil {
+	for periodic.Sleep(ctx, nodeBeats) == nil && e.ousted.Load() == nil {
 		// After an error the next one may do; who reads and writes says what is wrong.
 		if _ = m.beat(ctx, s.readers, e); e.ousted.Load() != nil {
 			s.log.Error("no more mail is taken here, and this process ends", "node", m.name, "err", s.Ousted())

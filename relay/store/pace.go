@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"postern/internal/periodic"
 	"postern/relay/trace"
 )
 
@@ -75,7 +76,7 @@ func (p *pace) take(ctx context.Context, by string, told func() uint64) (done fu
 func (p *pace) wait(ctx context.Context, s *searcher, told func() uint64) error {
 	for {
 		for wait := p.due(time.Now(), told(), s); wait > 0; wait = p.due(time.Now(), told(), s) {
-			if err := pause(ctx, wait); err != nil {
+			if err := periodic.Sleep(ctx, wait); err != nil {
 				return err
 			}
 		}

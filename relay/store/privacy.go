@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/internal/periodic"
 	"postern/relay/privacy"
 	"postern/relay/store/internal/db"
 	"postern/relay/trace"
@@ -86,7 +87,7 @@ func (s *Store) HideAddresses(ctx context.Context, now time.Time) (total int64, 
 			if total += n; failed != nil {
 				return total, wrap(failed, "take addresses out of the trace")
 			}
-			if err = pause(ctx, time.Since(began)); err != nil {
+			if err = periodic.Sleep(ctx, time.Since(began)); err != nil {
 				return total, err
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"postern/internal/periodic"
 	"postern/relay/store/internal/db"
 	"postern/relay/trace"
 )
@@ -58,7 +59,7 @@ func (x *Indexer) Run(ctx context.Context) {
 	x.owns, x.lost = false, time.Time{}
 	failing := false
 	rest := indexEvery
-	for pause(ctx, rest) == nil {
+	for periodic.Sleep(ctx, rest) == nil {
 		began := time.Now()
 		did, err := x.step(ctx, fromNano(x.s.clock.nano(began)), x.busy(began))
 		if errors.Is(err, errSearchIndex) {

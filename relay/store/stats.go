@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"postern/internal/periodic"
 	"postern/relay/stats"
 	"postern/relay/store/internal/db"
 )
@@ -250,7 +251,7 @@ func (s *Store) pruneStats(ctx context.Context, table *statTable, by stats.Dimen
 		if total += n; err != nil || n < statBatch {
 			return total, err
 		}
-		if err := pause(ctx, time.Since(began)); err != nil {
+		if err := periodic.Sleep(ctx, time.Since(began)); err != nil {
 			return total, err
 		}
 	}

@@ -95,17 +95,16 @@ func (s *Sharing) Begin(ctx context.Context) { _ = s.exchange(ctx) }
 
 // Run exchanges until ctx ends. It is to end after the tables have been closed, so that what they leased is given back.
 func (s *Sharing) Run(ctx context.Context) {
-	look := time.NewTimer(0)
-	defer look.Stop()
-	for {
+	for s.exchange(ctx); ; s.exchange(ctx) {
+		look := time.NewTimer(lookEvery - rand.N(lookEvery/8)) // nodes that began together do not stay in step
 		select {
 		case <-ctx.Done():
+			look.Stop()
 			return
 		case <-look.C:
 		case <-s.kicked:
+			look.Stop()
 		}
-		s.exchange(ctx)
-		look.Reset(lookEvery - rand.N(lookEvery/8)) // nodes that began together do not stay in step
 	}
 }
 

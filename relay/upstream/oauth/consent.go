@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"postern/internal/periodic"
 	"postern/mail"
 )
 
@@ -162,7 +163,7 @@ func checkDevice(d *oauth2.DeviceAuthResponse) error {
 func (c *Consent) poll(ctx context.Context) (*response, error) {
 	wait := c.interval
 	for {
-		if !sleep(ctx, wait) {
+		if periodic.Sleep(ctx, wait) != nil {
 			return nil, context.Cause(ctx)
 		}
 		r, err := c.ask(ctx, url.Values{

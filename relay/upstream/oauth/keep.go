@@ -3,6 +3,8 @@ package oauth
 import (
 	"context"
 	"time"
+
+	"postern/internal/periodic"
 )
 
 const (
@@ -23,7 +25,7 @@ func (s *Source) Run(ctx context.Context) error {
 		if s.o.Flow.Delegated() {
 			s.keep(ctx)
 		}
-		if !sleep(ctx, keepEvery+time.Duration(s.o.Jitter()*float64(keepEvery)/10)) {
+		if periodic.Sleep(ctx, keepEvery+time.Duration(s.o.Jitter()*float64(keepEvery)/10)) != nil {
 			return nil
 		}
 	}

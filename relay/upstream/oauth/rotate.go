@@ -7,6 +7,7 @@ import (
 	"errors"
 	"time"
 
+	"postern/internal/periodic"
 	"postern/mail"
 )
 
@@ -84,7 +85,7 @@ func (s *Source) claim(ctx context.Context, not []Secret) (*grant, int64, *Error
 			return g, version, nil
 		}
 		if g.leased(s.node, now) {
-			if !sleep(ctx, leasePoll) {
+			if periodic.Sleep(ctx, leasePoll) != nil {
 				return nil, 0, pressureError(codeStore, "another node is fetching a token and does not finish",
 					context.Cause(ctx))
 			}
@@ -151,16 +152,4 @@ func (s *Source) release(ctx context.Context, g *grant, version int64) (replaced
 func thumbprint(secret Secret) string {
 	sum := sha256.Sum256([]byte(secret.Reveal()))
 	return hex.EncodeToString(sum[:8])
-}
-
-// sleep reports whether d passed before ctx ended.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
