@@ -111,6 +111,12 @@ func TestTableOfServer(t *testing.T) {
 	if met, err := r.WriteTable(&b); err != nil || !met {
 		t.Errorf("all demands are met: %v\n%s", err, &b)
 	}
+	r.Figures["Postern"]["backlog empty"] = []float64{9} // each is compared with itself
+	queued := r.Figures["Postern "+serverQueued]
+	queued["backlog empty"], queued["backlog full"] = []float64{1}, []float64{1.11}
+	if met, err := r.WriteTable(&b); err != nil || met || !strings.Contains(b.String(), "at most 1.10 MISSED") {
+		t.Errorf("1.11 is within a tenth of 1: %v\n%s", err, &b)
+	}
 }
 
 // Mail without signatures is compared with Postfix that has no milter, and OpenSSL's with our own and its signature.
