@@ -37,6 +37,7 @@ type lease struct {
 
 	lack   bool // a slot was wanted
 	lacked time.Time
+	vain   time.Time // when something was asked for of which nothing came yet
 	used   time.Time // when somebody asked for one last
 	peak   int       // most that were used at once lately
 	peaked time.Time
@@ -54,12 +55,12 @@ type lease struct {
 	barred      bool // somebody wanted to probe, and had not the right
 }
 
-// ask has the account settled at once, unless that was asked for a moment ago: then the next look tells.
+// ask has the account settled at once, unless that was asked for in vain a moment ago: then the next look tells.
 func (l *lease) ask(now time.Time) {
-	if l.soon || l.known != nil && now.Sub(l.lacked) < lookEvery {
+	if l.soon || l.known != nil && now.Sub(l.vain) < lookEvery {
 		return
 	}
-	l.lacked, l.soon = now, true
+	l.lacked, l.vain, l.soon = now, now, true
 	l.sharing.kick()
 }
 

@@ -433,6 +433,47 @@ func TestMessagesCostNoRoundTrips(t *testing.T) {
 	})
 }
 
+// A burst after a pause has the slots that nobody else wants after a few round trips, not after as many looks.
+func TestBurstGetsItsSlotsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{t: t, limit: 20}
+		a := newNode(t.Context(), accounttest.New(time.Hour), "a", p, nil)
+		synctest.Wait()
+		began, refused := time.Now(), 0
+		for len(a.sending) < 20 && refused < 100 {
+			if !a.begin() {
+				refused++
+				synctest.Wait() // for the answer
+			}
+		}
+		if waited := time.Since(began); refused > 6 || waited > 0 {
+			t.Errorf("%d slots after %d refusals and %v", len(a.sending), refused, waited)
+		}
+		a.close(t)
+	})
+}
+
+// Who gets nothing asks four times a second, however often somebody wants a slot.
+func TestRefusalsCostNoRoundTrips(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, m := &provider{t: t, limit: 3}, accounttest.New(time.Hour)
+		a, b := two(t, m, p)
+		within(t, 2*time.Second, "a has all slots", func() bool { a.begin(); return len(a.sending) == 3 })
+		before := m.Swaps()
+		for range 1000 {
+			if b.begin() {
+				t.Fatal("b has a slot")
+			}
+			pass(10*time.Millisecond, a, b)
+		}
+		if n := m.Swaps() - before; n > 2*2*40 { // two nodes, each of which may have to look again
+			t.Errorf("1000 refusals in 10 s cost %d round trips", n)
+		}
+		a.close(t)
+		b.close(t)
+	})
+}
+
 // A table gives everything back when it is closed, at once, and its successor in the same process has it.
 func TestClosedTableGivesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -217,7 +217,10 @@ func (p *party[H]) apply(a *account[H], now time.Time, c *clock, d *draft, answe
 	if l.barred && l.known.Probe == "" { // who had the right has not used it
 		l.barred, more = false, true
 	}
-	return more || a.places(now) > places || l.probes && !probed
+	if more = more || a.places(now) > places || l.probes && !probed; more {
+		l.vain = time.Time{}
+	}
+	return more
 }
 
 // term notes until when what is leased may be used.
