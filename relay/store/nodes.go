@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -225,6 +226,16 @@ func (s *Store) Owner() string {
 		return "local"
 	}
 	return s.member.owner()
+}
+
+// SoleOwner is a name like Owner that no two processes have which live: a process that had it before has ended, and no
+// connection of it is open. The next process of this data directory has the same name where the kernel says which it
+// is, until the machine boots again; elsewhere each process has one of its own.
+func (s *Store) SoleOwner() string {
+	if s.member == nil {
+		return s.Owner()
+	}
+	return s.Owner() + "/" + cmp.Or(s.lock, s.member.boot)
 }
 
 // Nodes returns the daemons at a server, those that live first; none with SQLite.
