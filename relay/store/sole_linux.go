@@ -22,7 +22,7 @@ const (
 // it is.
 func lockName(f *os.File) string {
 	var file unix.Stat_t
-	boot := bootID()
+	boot := bootID(bootFile, os.Getenv(bootEnv))
 	if boot == "" || unix.Fstat(int(f.Fd()), &file) != nil {
 		return ""
 	}
@@ -30,13 +30,13 @@ func lockName(f *os.File) string {
 	return base32.StdEncoding.EncodeToString(sum[:10])
 }
 
-// bootID is 32 hexadecimal digits that no other kernel has, nor this one after a reboot.
-func bootID() string {
-	text := os.Getenv(bootEnv)
-	if b, err := os.ReadFile(bootFile); err == nil {
-		text = string(b)
+// bootID is 32 hexadecimal digits that no other kernel has, nor this one after a reboot: what a file says, or else what
+// we were told. "": neither does.
+func bootID(path, told string) string {
+	if b, err := os.ReadFile(path); err == nil {
+		told = string(b)
 	}
-	id := strings.ReplaceAll(strings.TrimSpace(text), "-", "")
+	id := strings.ReplaceAll(strings.TrimSpace(told), "-", "")
 	if len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" {
 		return ""
 	}
