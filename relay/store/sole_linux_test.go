@@ -71,8 +71,9 @@ func TestBootID(t *testing.T) {
 	if id := bootID(bootFile, ""); len(id) != 32 {
 		t.Errorf("this kernel says %q", id)
 	}
-	if a, b := bootID(write(dashed+"\n"), "0123456789abcdef0123456789abcdef"), bootID(none, plain); a != plain || b != a {
-		t.Errorf("a file says %q, systemd %q", a, b)
+	file, told := bootID(write(dashed+"\n"), "0123456789abcdef0123456789abcdef"), bootID(none, plain)
+	if file != plain || told != plain {
+		t.Errorf("a file says %q, systemd %q", file, told)
 	}
 	for _, told := range []string{"", "%b", plain[1:], plain + "0", plain[1:] + "g", "00000000"} {
 		if id := bootID(none, told); id != "" {

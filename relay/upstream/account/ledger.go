@@ -27,9 +27,9 @@ const (
 // something settles its own part in a copy and swaps the row for it; where another node was faster it settles again.
 //
 // Nobody takes what another has: a node gives back what others wish for when it settles the next time, or its lease
-// ends. What a former process of a node had, the next one gives back when it first settles. A slot that is leased counts
-// whether it is used or not. A token of a rate that a node has taken counts as sent until the node says when it was
-// used, or gives it back.
+// ends. What a former process of a node had, the next one gives back when it first settles. A slot that is leased
+// counts whether it is used or not. A token of a rate that a node has taken counts as sent until the node says when it
+// was used, or gives it back.
 //
 // It is pure: the caller passes the time.
 type ledger struct {

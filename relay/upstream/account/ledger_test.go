@@ -80,8 +80,9 @@ func TestTokensGoToWhoHasWaited(t *testing.T) {
 	}
 }
 
-// What a former process of a node had taken of a rate counts as sent, since nobody knows what it has sent. Its slots and
-// its right to probe are free, whether the clock is to be trusted or not. What another table of this process has stays.
+// What a former process of a node had taken of a rate counts as sent, since nobody knows what it has sent. Its slots
+// and its right to probe are free, whether the clock is to be trusted or not. What another table of this process has
+// stays.
 func TestFormerProcessEnds(t *testing.T) {
 	l := new(ledger)
 	former, next := holderID("node/1", "former", 7), holderID("node/1", "next", 1)
