@@ -37,7 +37,7 @@ func bootID(path, told string) string {
 		told = string(b)
 	}
 	id := strings.ReplaceAll(strings.TrimSpace(told), "-", "")
-	if len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" {
+	if len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" || strings.Trim(id, "0") == "" {
 		return ""
 	}
 	return id

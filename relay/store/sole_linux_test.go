@@ -75,7 +75,8 @@ func TestBootID(t *testing.T) {
 	if file != plain || told != plain {
 		t.Errorf("a file says %q, systemd %q", file, told)
 	}
-	for _, told := range []string{"", "%b", plain[1:], plain + "0", plain[1:] + "g", "00000000"} {
+	for _, told := range []string{"", "%b", plain[1:], plain + "0", plain[1:] + "g",
+		"00000000-0000-0000-0000-000000000000"} {
 		if id := bootID(none, told); id != "" {
 			t.Errorf("%q is taken for %s", told, id)
 		}
