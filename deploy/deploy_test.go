@@ -50,6 +50,7 @@ func TestUnit(t *testing.T) {
 		"AmbientCapabilities":   "CAP_NET_BIND_SERVICE",
 		"CapabilityBoundingSet": "CAP_NET_BIND_SERVICE",
 		"NoNewPrivileges":       "yes",
+		"Environment":           "POSTERN_BOOT_ID=%b", // bootEnv of relay/store: ProcSubset hides where else it stands
 		"ProtectSystem":         "strict",
 		"LimitCORE":             "0",
 	} {

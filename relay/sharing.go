@@ -15,7 +15,7 @@ func (s *Server) newSharing() *account.Sharing {
 	if shared == nil {
 		return nil
 	}
-	return account.NewSharing(shared, s.store.Owner(), s.log)
+	return account.NewSharing(shared, s.store.SoleOwner(), s.log)
 }
 
 // share begins to share the accounts of the upstreams, until unshare. When it returns there is a slot for the first

@@ -702,6 +702,42 @@ func TestNodesShareRates(t *testing.T) {
 
 const plainX = "From: anna@example.com\r\nSubject: x\r\n\r\nx\r\n"
 
+// TestKilledNodeHasItsSlotsAgain: a node that was killed and begins again does not wait for the lease of the only
+// connection to its mailbox, and opens no second one.
+func TestKilledNodeHasItsSlotsAgain(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, false, "")
+	f.provider.calm = true
+	n := f.nodes[0]
+	n.edit(fmt.Sprint("max_connections = ", fleetConnections), "max_connections = 1")
+	var lives []string
+	for life := 1; life <= 3; life++ {
+		n.start()
+		leases := testkit.SQL(t, f.primary.URL(), "SELECT h->>'id' FROM upstream_shared, json_array_elements("+
+			"convert_from(state, 'UTF8')::json->'holders') AS h WHERE (h->>'held')::int = 1")
+		if len(leases) != 1 || slices.Contains(lives, leases[0][0]) {
+			t.Fatalf("life %d: %v lease the connection, after %v", life, leases, lives)
+		}
+		lives = append(lives, leases[0][0])
+		client, err := n.login()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := submit(client, "anna@example.com", []string{"bob@example.net"}, plainX); err != nil {
+			t.Fatal(err)
+		}
+		client.Close()
+		n.until("its message comes", func() bool { return f.provider.came("") == life })
+		if life < 3 {
+			f.kill(n) // its connection is open and idle
+		}
+	}
+	n.stop()
+	if f.provider.mostOpen != 1 {
+		t.Errorf("%d connections were open at once", f.provider.mostOpen)
+	}
+}
+
 // TestNodesShareLimits: two nodes together let pass what one of them would, and not one message more.
 func TestNodesShareLimits(t *testing.T) {
 	t.Parallel()

@@ -100,21 +100,27 @@ func openFile(path string, flag int) (*os.File, error) {
 // lockFile takes the lock that only one daemon may have. The kernel drops it when the process ends,
 // however it ends; the file stays.
 func lockFile(path string) (unlock func(), err error) {
+	unlock, _, err = lockNamed(path)
+	return unlock, err
+}
+
+// lockNamed is lockFile that also says what lockName does.
+func lockNamed(path string) (unlock func(), name string, err error) {
 	f, err := openFile(path, os.O_RDWR|os.O_CREATE)
 	if err != nil {
-		return nil, fmt.Errorf("lock the data directory: %w", err)
+		return nil, "", fmt.Errorf("lock the data directory: %w", err)
 	}
 	err = filelock.Try(f)
 	if err == nil {
 		if err = giveToOwner(f, filepath.Dir(path)); err == nil {
-			return sync.OnceFunc(func() { filelock.Close(f) }), nil
+			return sync.OnceFunc(func() { filelock.Close(f) }), lockName(f), nil
 		}
 	}
 	f.Close()
 	if errors.Is(err, filelock.ErrHeld) {
-		return nil, fmt.Errorf("%s is locked: %w", path, ErrLocked)
+		return nil, "", fmt.Errorf("%s is locked: %w", path, ErrLocked)
 	}
-	return nil, fmt.Errorf("lock %s: %w", path, err)
+	return nil, "", fmt.Errorf("lock %s: %w", path, err)
 }
 
 // lockDir holds others off while the first of several processes makes the schema.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -226,6 +227,11 @@ func (s *Store) Owner() string {
 	}
 	return s.member.owner()
 }
+
+// SoleOwner is a name like Owner of a daemon at a server, which no two processes have that live: one that had it before
+// has ended, and the kernel has closed its connections. Until the machine boots again each process of a data directory
+// has the same, where the kernel says which it is; elsewhere each has one of its own.
+func (s *Store) SoleOwner() string { return s.Owner() + "/" + cmp.Or(s.lock, s.member.boot) }
 
 // Nodes returns the daemons at a server, those that live first; none with SQLite.
 func (s *Store) Nodes(ctx context.Context) (all []Node, err error) {

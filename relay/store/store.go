@@ -81,6 +81,7 @@ type Store struct {
 	opts   Options
 	log    *slog.Logger
 	unlock func()
+	lock   string // the name of the lock that only one process may have; "": it has none
 	engine engine
 	clock  *clock // of the engine
 
@@ -124,11 +125,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{opts: o, log: o.Logger, unlock: func() {}}
 	if o.Daemon && !o.moving {
-		unlock, err := lockFile(filepath.Join(o.Dir, LockName))
+		unlock, name, err := lockNamed(filepath.Join(o.Dir, LockName))
 		if err != nil {
 			return nil, err
 		}
-		s.unlock, s.pace = unlock, newPace()
+		s.unlock, s.lock, s.pace = unlock, name, newPace()
 		s.forgetCopy()
 	}
 	err := s.open(ctx)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"postern/mail"
@@ -26,8 +27,9 @@ const (
 // something settles its own part in a copy and swaps the row for it; where another node was faster it settles again.
 //
 // Nobody takes what another has: a node gives back what others wish for when it settles the next time, or its lease
-// ends. A slot that is leased counts whether it is used or not. A token of a rate that a node has taken counts as sent
-// until the node says when it was used, or gives it back.
+// ends. What a former process of a node had, the next one gives back when it first settles. A slot that is leased
+// counts whether it is used or not. A token of a rate that a node has taken counts as sent until the node says when it
+// was used, or gives it back.
 //
 // It is pure: the caller passes the time.
 type ledger struct {
@@ -39,7 +41,8 @@ type ledger struct {
 	changed bool // is to be written
 }
 
-// holder is one table of one node: the one of a configuration before a reload is another.
+// holder is one table of one node: the one of a configuration before a reload is another, and so is that of a process
+// before this one. See holderID.
 type holder struct {
 	ID    string `json:"id"`
 	Until int64  `json:"until"`
@@ -110,6 +113,25 @@ func (l *ledger) clone() *ledger {
 		m.Cells, m.Parts = slices.Clone(m.Cells), maps.Clone(m.Parts)
 	}
 	return &c
+}
+
+// holderID names a table: by its node, by which of the node's processes has it, and by a number.
+func holderID(node, life string, number int) string {
+	return fmt.Sprintf("%s/%s.%d", node, life, number)
+}
+
+// succeeds reports whether a holder is of the same node as another one, and of another process: the other has ended.
+func succeeds(id, other string) bool {
+	node, life := splitID(id)
+	was, ended := splitID(other)
+	return node != "" && node == was && life != ended
+}
+
+// splitID returns the node of a holder, whose name may have any octets, and its process.
+func splitID(id string) (node, life string) {
+	end := max(0, strings.LastIndexByte(id, '/'))
+	life, _, _ = strings.Cut(id[end:], ".")
+	return id[:end], life
 }
 
 func (l *ledger) holder(id string) (h holder, ok bool) {

@@ -80,6 +80,36 @@ func TestTokensGoToWhoHasWaited(t *testing.T) {
 	}
 }
 
+// What a former process of a node had taken of a rate counts as sent, since nobody knows what it has sent. Its slots
+// and its right to probe are free, whether the clock is to be trusted or not. What another table of this process has
+// stays.
+func TestFormerProcessEnds(t *testing.T) {
+	l := new(ledger)
+	former, next := holderID("node/1", "former", 7), holderID("node/1", "next", 1)
+	takes(l, 0, former, 0, 5)
+	takes(l, 0, former, 2, 3)
+	l.settle(0, &ask{id: former, limit: 9, need: 9, like: 9, probe: true, hold: &hold{Status: upstream.Paused}})
+	if l.Probe != former {
+		t.Fatalf("%s probes", l.Probe)
+	}
+	if may := l.settle(second, &ask{id: next, limit: 9, need: 8, like: 8, probe: true}); may != 8 || l.Probe != next {
+		t.Errorf("the next has %d slots, %q probes", may, l.Probe)
+	}
+	if _, there := l.holder(former); there || !l.changed {
+		t.Errorf("the former is there: %v; changed: %v", there, l.changed)
+	}
+	m := l.find(upstream.Messages, time.Minute)
+	if w := m.window(second); w.sum != 5 || m.out() != 0 {
+		t.Errorf("%d count as sent, of 2 that were and 3 that were out; %d are out", w.sum, m.out())
+	}
+	if may := asks(l, second, holderID("node/1", "next", 2), 9, 9); may != 1 {
+		t.Errorf("another table of the process has %d slots of the last", may)
+	}
+	if _, there := l.holder(next); !there {
+		t.Error("the first table of the process has lost what it had")
+	}
+}
+
 // A clock that was set back holds up nobody for longer than leases and windows last.
 func TestClockSetBackHoldsUpNobody(t *testing.T) {
 	const hour = int64(time.Hour)

@@ -28,7 +28,7 @@ func (s step) String() string {
 
 var anyStep = rapid.Custom(func(t *rapid.T) step {
 	return step{
-		kind: rapid.IntRange(0, 13).Draw(t, "kind"),
+		kind: rapid.IntRange(0, 14).Draw(t, "kind"),
 		node: rapid.IntRange(0, 2).Draw(t, "node"),
 		n:    rapid.IntRange(1, 4).Draw(t, "n"),
 		time: rapid.SampledFrom([]time.Duration{time.Millisecond, 300 * time.Millisecond, 2 * time.Second,
@@ -114,6 +114,11 @@ func (w *world) do(s step) {
 			w.nodes[2].die()
 			w.nodes = w.nodes[:2]
 		}
+	case 14: // it begins again
+		n.die()
+		again := newNode(w.t.Context(), w.m, n.name, w.p, nil)
+		again.link.cut.Store(n.link.cut.Load())
+		w.nodes[s.node%len(w.nodes)] = again
 	case 11:
 		if s.clock < 0 || w.p.rate == 0 { // set forward, it lets a rate's window pass as much earlier
 			w.m.Step(s.clock)

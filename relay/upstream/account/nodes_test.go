@@ -86,6 +86,7 @@ func (l *link) Swap(ctx context.Context, rows []account.Row) ([]account.Answer, 
 
 // node is one with a table, and what it is sending.
 type node struct {
+	name    string
 	link    *link
 	p       *provider
 	sharing *account.Sharing
@@ -105,7 +106,7 @@ type sending struct {
 func newNode(ctx context.Context, shared account.Shared, name string, p *provider,
 	change func(*upstream.Settings)) *node {
 	log := slog.New(slog.DiscardHandler)
-	n := &node{p: p, link: &link{Shared: shared}}
+	n := &node{name: name, p: p, link: &link{Shared: shared}}
 	n.sharing = account.NewSharing(n.link, name, log)
 	n.ctx, n.stop = context.WithCancel(ctx)
 	set := &upstream.Settings{Name: "up", Username: office, MaxConnections: int(p.limit), MaxRecipients: 100,
@@ -287,6 +288,70 @@ func TestSlotsOfADeadNodeReturn(t *testing.T) {
 		a.die()
 		within(t, 45*time.Second, "b has all slots", func() bool { b.begin(); return len(b.sending) == 2 })
 		b.close(t)
+	})
+}
+
+// Who begins again has the slots of a former process of the same node at once, and nothing of nodes whose names are
+// like its own, dead or not.
+func TestSlotsOfAFormerLifeReturnAtOnce(t *testing.T) {
+	for _, other := range []string{"b", "mail", "mail-10", "mail-1/", "mail-1/x", "mail-1/x.1", "mail-1.1", "MAIL-1",
+		"x/mail-1", "/mail-1"} {
+		t.Run(other, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &provider{t: t, limit: 4, rate: 40}
+				m := accounttest.New(time.Hour)
+				beside := newNode(t.Context(), m, other, p, nil)
+				within(t, 2*time.Second, "the other has two", func() bool {
+					return len(beside.sending) == 2 || beside.begin() && len(beside.sending) == 2
+				})
+				n := newNode(t.Context(), m, "mail-1", p, nil)
+				for life := range 3 {
+					within(t, time.Second, "it has the rest", func() bool { n.begin(); return len(n.sending) == 2 })
+					if n.begin() {
+						t.Fatal("what another node has was to be had")
+					}
+					time.Sleep(time.Second) // for what it has asked for
+					synctest.Wait()
+					if n.begin() {
+						t.Fatalf("life %d has what another node has", life)
+					}
+					n.end(works)
+					if life == 1 {
+						beside.die() // and nobody may know that for as long as its lease lasts
+					}
+					n.die()
+					n = newNode(t.Context(), m, "mail-1", p, nil)
+				}
+				within(t, time.Second, "it has the rest", func() bool { n.begin(); return len(n.sending) == 2 })
+				time.Sleep(20 * time.Second)
+				synctest.Wait()
+				if n.begin() {
+					t.Error("it has what another node may use")
+				}
+				within(t, 45*time.Second, "it has all", func() bool { n.begin(); return len(n.sending) == 4 })
+				n.close(t)
+			})
+		})
+	}
+}
+
+// A former process that has asked for something before it ended, and is answered later, has nothing of it.
+func TestLateWriteOfAFormerLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{t: t, limit: 1}
+		m := accounttest.New(time.Hour)
+		m.Set(accounttest.UntilLate)
+		n := newNode(t.Context(), m, "a", p, nil)
+		time.Sleep(100 * time.Millisecond)
+		n.die()
+		m.Set(accounttest.None)
+		n = newNode(t.Context(), m, "a", p, nil)
+		for range 30 { // the late one takes place meanwhile
+			within(t, time.Second, "there is a slot", n.begin)
+			n.end(works)
+			time.Sleep(100 * time.Millisecond)
+		}
+		n.close(t)
 	})
 }
 

@@ -72,12 +72,12 @@ func (l *ledger) stay(now int64, me holder, known bool, term int64) {
 	}
 }
 
-// expire ends leases of others that are over. A clock that was set back must not make one last. Our own is ours as long
-// as nobody has ended it.
+// expire ends leases of others that are over, and those of our former processes whatever the clock says. A clock that
+// was set back must not make one last. Our own is ours as long as nobody has ended it.
 func (l *ledger) expire(now int64, a *ask) {
 	for _, h := range slices.Clone(l.Holders) {
 		switch i := l.index(h.ID); {
-		case h.Until <= now && a.trust && h.ID != a.id:
+		case h.Until <= now && a.trust && h.ID != a.id, succeeds(a.id, h.ID):
 			l.leave(h.ID, now)
 		case h.Until > now+int64(leaseTime+time.Second):
 			l.Holders[i].Until, l.changed = now+int64(leaseTime), true

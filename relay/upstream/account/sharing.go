@@ -28,6 +28,7 @@ const (
 type Sharing struct {
 	shared Shared
 	node   string
+	life   string // tells this one from those that the node had before
 	log    *slog.Logger
 	kicked chan struct{}
 
@@ -37,6 +38,7 @@ type Sharing struct {
 
 	mu      sync.Mutex // guards what follows
 	members []member
+	joined  int // how many ever have
 }
 
 // member is a table.
@@ -66,8 +68,12 @@ type draft struct {
 }
 
 // NewSharing makes one for the node of this name. Run has to run before a table that shares can send.
+//
+// No two processes that live may have one name: what others of this name have leased is given back when this one meets
+// it, without waiting for the end of the lease. They must have ended.
 func NewSharing(shared Shared, node string, log *slog.Logger) *Sharing {
-	s := &Sharing{shared: shared, node: node, log: log, kicked: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+	s := &Sharing{shared: shared, node: node, life: crypto.Text()[:12], log: log, kicked: make(chan struct{}, 1),
+		turn: make(chan struct{}, 1)}
 	s.turn <- struct{}{}
 	return s
 }
@@ -77,8 +83,9 @@ func (s *Sharing) join(m member) (id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.members = append(s.members, m)
+	s.joined++
 	s.kick() // what is to be ready is leased at once
-	return s.node + "/" + crypto.Text()[:12]
+	return holderID(s.node, s.life, s.joined)
 }
 
 // kick asks for an exchange now.
