@@ -39,41 +39,46 @@ func (s *Store) SharedAccounts() *SharedAccounts {
 
 // swapAccounts replaces rows whose version is still the one asked for. Rows are locked in the order of their keys, so
 // that nodes do not wait for each other in a circle. A row that another node replaces at the same time is read as that
-// node left it, since a locked row is read anew. Versions follow the clock, so that the one of a row that was forgotten
-// never returns.
+// node left it, since a locked row is read anew. Of what is asked with one key and version
+// the first is put: the tables of one node before and after a reload ask together. Versions follow the clock, so that
+// the one of a row that was forgotten never returns.
 const swapAccounts = `
 WITH asked AS MATERIALIZED (
-	SELECT * FROM unnest(?1::bytea[], ?2::bytea[], ?3::bigint[], ?4::bytea[], ?5::bigint[])
+	SELECT *, length(state) > 0 AND 1 = row_number() OVER (
+		PARTITION BY upstream, account, version ORDER BY length(state) = 0, n) AS writes
+	FROM unnest(?1::bytea[], ?2::bytea[], ?3::bigint[], ?4::bytea[], ?5::bigint[])
 		WITH ORDINALITY AS a (upstream, account, version, state, forget, n)
 ), clock AS MATERIALIZED (
 	SELECT (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint AS now
 ), held AS MATERIALIZED (
 	SELECT s.upstream, s.account, s.version, s.state FROM upstream_shared AS s
-	JOIN asked AS a ON s.upstream = a.upstream AND s.account = a.account
-	WHERE length(a.state) > 0 ORDER BY s.upstream, s.account FOR UPDATE OF s
+	JOIN (SELECT DISTINCT upstream, account FROM asked WHERE writes) AS a
+		ON s.upstream = a.upstream AND s.account = a.account
+	ORDER BY s.upstream, s.account FOR UPDATE OF s
 ), put AS (
 	UPDATE upstream_shared AS s SET version = greatest(s.version + 1, clock.now), state = a.state, forget = a.forget
 	FROM asked AS a JOIN held AS h ON h.upstream = a.upstream AND h.account = a.account AND h.version = a.version, clock
-	WHERE s.upstream = a.upstream AND s.account = a.account AND s.version = a.version AND length(a.state) > 0
-	RETURNING a.n, s.version
+	WHERE s.upstream = a.upstream AND s.account = a.account AND s.version = a.version AND a.writes
+	RETURNING a.n, s.upstream, s.account, s.version, s.state
 ), made AS (
 	INSERT INTO upstream_shared (upstream, account, version, state, forget)
 	SELECT a.upstream, a.account, clock.now, a.state, a.forget FROM asked AS a, clock
-	WHERE a.version = 0 AND length(a.state) > 0
+	WHERE a.version = 0 AND a.writes
 		AND NOT EXISTS (SELECT 1 FROM held AS h WHERE h.upstream = a.upstream AND h.account = a.account)
 	ORDER BY a.upstream, a.account
-	ON CONFLICT DO NOTHING RETURNING upstream, account, version
+	ON CONFLICT DO NOTHING RETURNING upstream, account, version, state
 ), found AS (
-	SELECT a.n, a.version AS seen, coalesce(p.version, m.version) AS swapped,
-		coalesce(h.version, s.version, 0) AS version, coalesce(h.state, s.state) AS state
+	SELECT a.n, a.version AS seen,
+		p.n = a.n OR m.version IS NOT NULL AND a.version = 0 AND a.writes AS swapped,
+		coalesce(p.version, m.version, h.version, s.version, 0) AS version,
+		coalesce(p.state, m.state, h.state, s.state) AS state
 	FROM asked AS a
-	LEFT JOIN put AS p ON p.n = a.n
+	LEFT JOIN put AS p ON p.upstream = a.upstream AND p.account = a.account
 	LEFT JOIN made AS m ON m.upstream = a.upstream AND m.account = a.account
 	LEFT JOIN held AS h ON h.upstream = a.upstream AND h.account = a.account
 	LEFT JOIN upstream_shared AS s ON s.upstream = a.upstream AND s.account = a.account
 )
-SELECT (swapped IS NOT NULL)::int, coalesce(swapped, version),
-	CASE WHEN swapped IS NULL AND version <> seen THEN state END, now
+SELECT coalesce(swapped, false)::int, version, CASE WHEN swapped IS NOT TRUE AND version <> seen THEN state END, now
 FROM found, clock ORDER BY n`
 
 // Swap implements account.Shared, in one round trip.

@@ -9,8 +9,8 @@ type Shared interface {
 	// Swap does, for each row, one of two things. With a State it replaces the row whose version is still Version
 	// (0: which is not there), or leaves it alone. Without one it looks. It returns one Answer for each row, in order,
 	// and the time of the database's clock in nanoseconds, read while it ran. Of an error nobody knows whether rows
-	// were replaced. Two rows must not have the same key. Each version of a row is higher than all before it, even
-	// when the row was forgotten in between.
+	// were replaced. Of rows with the same key one is replaced at most, and later ones hear of it. Each version
+	// of a row is higher than all before it, even when the row was forgotten in between.
 	Swap(ctx context.Context, rows []Row) (answers []Answer, now int64, err error)
 }
 

@@ -131,6 +131,7 @@ func (m *Memory) swap(rows []account.Row, now int64) []account.Answer {
 // Run is the contract. open returns one of a database with nothing in it, and another one of the same database.
 func Run(t *testing.T, open func(t *testing.T) (a, b account.Shared)) {
 	t.Run("rows", func(t *testing.T) { testRows(t, open) })
+	t.Run("one key twice", func(t *testing.T) { testTwice(t, open) })
 	t.Run("any octets", func(t *testing.T) { testOctets(t, open) })
 	t.Run("one of many wins", func(t *testing.T) { testRace(t, open) })
 	t.Run("orders that cross", func(t *testing.T) { testOrders(t, open) })
@@ -188,6 +189,24 @@ func testRows(t *testing.T, open func(t *testing.T) (a, b account.Shared)) {
 	if got := swap(t, a); len(got) != 0 {
 		t.Errorf("answers to nothing: %+v", got)
 	}
+}
+
+// testTwice has two tables of a process ask for one account at once, as after a reload.
+func testTwice(t *testing.T, open func(t *testing.T) (a, b account.Shared)) {
+	a, _ := open(t)
+	got := swap(t, a, row("x", 0, "one"), row("x", 0, "two"), row("y", 0, "beside"))
+	check(t, got[0], true, 0, "")
+	check(t, got[1], false, got[0].Version, "one")
+	check(t, got[2], true, 0, "")
+	version := got[0].Version
+	got = swap(t, a, row("x", version, "three"), row("x", version, "four"), row("x", version, ""), row("x", 0, ""))
+	check(t, got[0], true, 0, "")
+	for _, later := range got[1:] {
+		check(t, later, false, got[0].Version, "three")
+	}
+	got = swap(t, a, row("x", got[0].Version, ""), row("x", got[0].Version, "four"))
+	check(t, got[1], true, 0, "")
+	check(t, swap(t, a, row("x", 0, ""))[0], false, got[1].Version, "four")
 }
 
 func testOctets(t *testing.T, open func(t *testing.T) (a, b account.Shared)) {
