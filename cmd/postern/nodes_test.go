@@ -203,7 +203,8 @@ type provider struct {
 	nodes    map[int]string // by number of the connection
 	arrivals []*arrival
 	tried    map[string]bool // recipients whose message has come, taken or not
-	open     map[int]session // connections that are logged in
+	open     map[int]session // connections that are logged in, but of nodes that stand still
+	still    map[string]bool // nodes that stand still
 	delay    atomic.Int64    // of answers
 	mostOpen int             // at a time
 	mostBy   map[string]int  // then, by node
@@ -223,7 +224,7 @@ type arrival struct {
 
 func newProvider(t *testing.T, cert testkit.Cert) *provider {
 	t.Helper()
-	p := &provider{nodes: map[int]string{}, open: map[int]session{}, tried: map[string]bool{},
+	p := &provider{nodes: map[int]string{}, open: map[int]session{}, still: map[string]bool{}, tried: map[string]bool{},
 		tormentor: &tormentor{rnd: rand.New(rand.NewPCG(1, 2)), unanswered: map[string]bool{}}}
 	p.fake = fakesmtp.New(fakesmtp.Config{TLS: cert.Server(), Extensions: fakesmtp.Full, Mechanisms: []string{"PLAIN"},
 		Users: map[string]string{"relay": "upstream secret"}, Hook: p.see, Closed: p.closed,
@@ -245,8 +246,10 @@ func (p *provider) see(s *fakesmtp.Session, verb, line string) fakesmtp.Action {
 	case verb == "EHLO":
 		p.nodes[s.Number] = nodeOf(line)
 	case verb == "AUTH":
-		p.open[s.Number] = session{p.nodes[s.Number], s.Client.(*net.TCPAddr).Port}
-		p.count()
+		if node := p.nodes[s.Number]; !p.still[node] {
+			p.open[s.Number] = session{node, s.Client.(*net.TCPAddr).Port}
+			p.count()
+		}
 	case verb == fakesmtp.Content, verb == fakesmtp.Chunk && strings.HasSuffix(line, " LAST"):
 		if s.Taken > taken || a == (fakesmtp.Action{}) && len(m.To) > 0 {
 			p.arrivals = append(p.arrivals, &arrival{Message: m, node: p.nodes[s.Number], id: idOf(m.Data),
@@ -299,11 +302,19 @@ func (p *provider) closed(s *fakesmtp.Session) {
 }
 
 // stopped leaves the connections of a node out of account that stands still: it cannot close them when its lease of
-// them runs out.
+// them runs out. One that it has just dialled may log in later.
 func (p *provider) stopped(node string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.still[node] = true
 	maps.DeleteFunc(p.open, func(_ int, s session) bool { return s.node == node })
+}
+
+// goesOn takes a node into account again.
+func (p *provider) goesOn(node string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.still, node)
 }
 
 func nodeOf(line string) string {
@@ -460,7 +471,10 @@ var faults = []fault{
 		n.process.Signal(syscall.SIGSTOP)
 		c.provider.stopped(n.name)
 		c.expire(n)
-		return func() { n.process.Signal(syscall.SIGCONT) }
+		return func() {
+			c.provider.goesOn(n.name)
+			n.process.Signal(syscall.SIGCONT)
+		}
 	}},
 	{"told to end", func(c *chaos, n *node) func() {
 		n.stop()
