@@ -247,8 +247,8 @@ func (r *Report) summary() (ok bool, summary string) {
 	}
 	switch {
 	case r.Disk.Refuses && r.Disk.Away:
-		return false, "No new mail is taken, and what waits cannot leave: " + r.Disk.Problem + ". It goes on by itself " +
-			"once the database answers."
+		return false, "No new mail is taken, and what waits cannot leave: " + r.Disk.Problem +
+			". It goes on by itself once the database answers."
 	case working == 0 && r.Disk.Refuses:
 		return false, "No mail can leave, and no new mail is taken: " + strings.Join(bounded(bad), "; ") + "; " +
 			r.Disk.Problem + "."

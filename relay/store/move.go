@@ -350,8 +350,8 @@ func (m *mover) begun(ctx context.Context) (moveState, error) {
 
 // gone refuses a store that has moved.
 func (m *mover) gone(began moveState) error {
-	return fmt.Errorf("%s: %w to %s already: nothing is left to do but to write that into [store] of relay.toml and to "+
-		"start postern", m.done.From, ErrMoved, began.place)
+	return fmt.Errorf("%s: %w to %s already: nothing is left to do but to write that into [store] of relay.toml and "+
+		"to start postern", m.done.From, ErrMoved, began.place)
 }
 
 // vacant refuses a destination that has anything, unless it is of the same move.
