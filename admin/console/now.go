@@ -166,7 +166,7 @@ func verdictOn(v *visit, r *status.Report) verdict {
 	case r.Drained():
 		return verdict{Icon: "bad", Text: v.t("No mail can leave, and no new mail is taken."),
 			More: []string{v.t("Every node is drained.")}}
-	case !slices.ContainsFunc(r.Upstreams, works) && r.Disk.Refuses:
+	case r.Disk.Refuses && (r.Disk.Away || !slices.ContainsFunc(r.Upstreams, works)):
 		return verdict{Icon: "bad", Text: v.t("No mail can leave, and no new mail is taken."), More: more}
 	case !slices.ContainsFunc(r.Upstreams, works):
 		return verdict{Icon: "bad", Text: v.t("No mail can leave. New mail is accepted and waits."), More: more}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -48,9 +47,9 @@ See docs/nodes.md for the steps around it.`,
 		if err != nil {
 			return err
 		}
-		o := relaystore.MigrateOptions{Check: check, Progress: func(what string) {
-			fmt.Fprintln(cmd.ErrOrStderr(), time.Now().Format(time.TimeOnly), what)
-		}}
+		steps := newProgress(cmd.ErrOrStderr())
+		defer steps.end()
+		o := relaystore.MigrateOptions{Check: check, Progress: steps.step}
 		done, err := relaystore.Migrate(cmd.Context(), relaystore.Of(source), relaystore.Of(destination), o)
 		switch {
 		case err != nil:

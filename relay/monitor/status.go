@@ -42,6 +42,7 @@ func (m *Monitor) Status(ctx context.Context) *status.Report {
 	nodesStatus(ctx, r, m.Store)
 	if err := m.Room.Short(now); err != nil {
 		r.Disk.Refuses, r.Disk.Problem = m.Room.Full() != nil && m.Room.Away() == nil, mail.Reason(err)
+		r.Disk.Away = r.Disk.Refuses && databaseAway(err)
 	}
 	return r
 }

@@ -205,6 +205,7 @@ type Disk struct {
 	File    int64  `json:"file"`
 	Problem string `json:"problem,omitempty"` // why no new mail is taken, or the disk cannot be looked at
 	Refuses bool   `json:"refuses_mail"`
+	Away    bool   `json:"database_away,omitempty"` // what waits is there, and cannot leave either
 }
 
 // Days is how many whole days are left until a time; negative: it is over.
@@ -245,6 +246,9 @@ func (r *Report) summary() (ok bool, summary string) {
 		}
 	}
 	switch {
+	case r.Disk.Refuses && r.Disk.Away:
+		return false, "No new mail is taken, and what waits cannot leave: " + r.Disk.Problem +
+			". It goes on by itself once the database answers."
 	case working == 0 && r.Disk.Refuses:
 		return false, "No mail can leave, and no new mail is taken: " + strings.Join(bounded(bad), "; ") + "; " +
 			r.Disk.Problem + "."

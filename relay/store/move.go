@@ -348,11 +348,17 @@ func (m *mover) begun(ctx context.Context) (moveState, error) {
 	return s, err
 }
 
+// gone refuses a store that has moved.
+func (m *mover) gone(began moveState) error {
+	return fmt.Errorf("%s: %w to %s already: nothing is left to do but to write that into [store] of relay.toml and "+
+		"to start postern", m.done.From, ErrMoved, began.place)
+}
+
 // vacant refuses a destination that has anything, unless it is of the same move.
 func (m *mover) vacant(ctx context.Context, began moveState) error {
 	if m.to == nil {
 		if began.state == moveGone {
-			return fmt.Errorf("%s: %w to %s already", m.done.From, ErrMoved, began.place)
+			return m.gone(began)
 		}
 		return nil
 	}
@@ -365,7 +371,7 @@ func (m *mover) vacant(ctx context.Context, began moveState) error {
 	}
 	switch {
 	case began.state == moveGone:
-		return fmt.Errorf("%s: %w to %s already", m.done.From, ErrMoved, began.place)
+		return m.gone(began)
 	case there.state == moveArriving:
 		return fmt.Errorf("%s: %w of another store, %s: name an empty place", m.done.To, ErrUnfinished, there.place)
 	case there.state == moveGone || there.state == moveLeaving:
@@ -390,7 +396,8 @@ func (m *mover) emptyTo(ctx context.Context) error {
 				return err
 			}
 			if some {
-				return fmt.Errorf("%s is in use already (%s is not empty): name an empty place", m.done.To, name)
+				return fmt.Errorf("%s is in use already (its table %s is not empty), so nothing is moved there: "+
+					"name an empty place; docs/nodes.md says how to empty this one", m.done.To, name)
 			}
 		}
 		return nil

@@ -286,7 +286,7 @@ func (s *Store) Writable() error {
 	case err == nil && have >= s.opts.MaxBytes:
 		return fullQueue(have, s.opts.MaxBytes)
 	case err != nil && (ctx.Err() != nil || db.KindOf(err) == db.Gone):
-		return fmt.Errorf("%w: %w", ErrAway, err)
+		return away(err)
 	}
 	return err
 }

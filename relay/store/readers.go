@@ -141,8 +141,8 @@ func interruptOn(ctx context.Context, conn db.Conn) (stop func()) {
 type mortal interface{ Alive() bool }
 
 func readError(ctx context.Context, err error) error {
-	if db.KindOf(err) == db.Gone && !errors.Is(err, ErrAway) {
-		return fmt.Errorf("%w: %w", ErrAway, err)
+	if db.KindOf(err) == db.Gone {
+		return away(err)
 	}
 	if db.KindOf(err) == db.Interrupted && ctx.Err() != nil {
 		return fmt.Errorf("%w (%w)", ctx.Err(), err)

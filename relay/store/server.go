@@ -308,6 +308,14 @@ func (s *server) over(conn *postgres.Conn, err error) error {
 	}
 	conn.Close()
 	s.conn = nil
+	return away(err)
+}
+
+// away says once that the database is away.
+func away(err error) error {
+	if errors.Is(err, ErrAway) {
+		return err
+	}
 	return fmt.Errorf("%w: %w", ErrAway, err)
 }
 

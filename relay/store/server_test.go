@@ -557,8 +557,7 @@ func TestServerRefuses(t *testing.T) {
 			string) {
 			return ofServer(t, strings.Replace(pg.URL(), "/postern?", "/missing?", 1), "a", true), ""
 		}},
-		"no privilege": {want: "the role needs to own Postern's tables", nothing: true, options: func(t *testing.T) (
-			Options, string) {
+		"no privilege": {want: "needs to own Postern's tables", options: func(t *testing.T) (Options, string) {
 			url := pg.NewDatabase(t)
 			testkit.SQL(t, admin(url), "ALTER DATABASE "+databaseOf(url)+
 				" OWNER TO postgres; REVOKE CREATE ON SCHEMA public FROM PUBLIC")

@@ -117,11 +117,30 @@ func (s *server) others(conn db.Conn) ([]string, error) {
 		"ORDER BY k", home, host, s.opts.Node)
 }
 
+// mayMakeTables refuses a role that cannot make tables, before somebody relies on an empty database.
+func mayMakeTables(conn db.Conn) error {
+	may, _, err := conn.Int("SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'::text), false)::int")
+	if err != nil || may != 0 {
+		return err
+	}
+	for row, err := range conn.Rows("SELECT quote_ident(current_database()), quote_ident(current_user)") {
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("the role cannot make tables there, and needs to own Postern's tables and the database: "+
+			"ALTER DATABASE %s OWNER TO %s", row.Text(0), row.Text(1))
+	}
+	return nil
+}
+
 // tablesOrigin is what an empty database, or ours, says of who has used it.
 func tablesOrigin(conn db.Conn) (origin, error) {
 	tables, _, err := conn.Int("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()")
-	if err != nil || tables == 0 {
+	if err != nil {
 		return origin{}, err
+	}
+	if tables == 0 {
+		return origin{}, mayMakeTables(conn)
 	}
 	ours, _, err := conn.Int("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND " +
 		"tablename = 'migration'::text")

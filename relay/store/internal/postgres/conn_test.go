@@ -617,3 +617,19 @@ func TestLargePipeline(t *testing.T) {
 		t.Errorf("%d rows", n)
 	}
 }
+
+// TestUnreached: a way that leads to no server says where to look.
+func TestUnreached(t *testing.T) {
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	must(t, closed.Close())
+	for url, want := range map[string]string{
+		"host=127.0.0.1 port=" + fmt.Sprint(closed.Addr().(*net.TCPAddr).Port): "listens there (listen_addresses)",
+		"host=db1.invalid": "check the host in [store] url",
+	} {
+		_, err := Open(t.Context(), Config{URL: url + " user=postern dbname=postern sslmode=disable"})
+		if err == nil || !strings.Contains(err.Error(), want) || db.KindOf(err) != db.Gone {
+			t.Errorf("%s: %v, want %q", url, err, want)
+		}
+	}
+}

@@ -1,14 +1,18 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"postern/internal/errno"
 	"postern/relay/store/internal/db"
 )
 
@@ -35,10 +39,26 @@ func (e *Error) Error() string {
 	if e.Err != nil {
 		text += ": " + oneLine(e.Err.Error())
 	}
-	if todo := todo(e.Code); todo != "" {
+	if todo := cmp.Or(todo(e.Code), unreached(e.Err)); todo != "" {
 		text += ": " + todo
 	}
 	return text
+}
+
+// unreached is what a person can do about a way to the server that does not lead there.
+func unreached(err error) string {
+	var name *net.DNSError
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &name):
+		return "check the host in [store] url"
+	case errors.As(err, &certificate):
+		return "the server needs a certificate of an authority that is known here (sslrootcert in [store] url) with " +
+			"the name that [store] url has"
+	case errors.Is(err, errno.Refused):
+		return "see whether the database server runs, on this port, and listens there (listen_addresses)"
+	}
+	return ""
 }
 
 // oneLine joins what pgconn says of several addresses.
