@@ -37,7 +37,7 @@ type graphRig struct {
 // [upstream.oauth], extra to the file.
 func newGraphRig(t *testing.T, o fakeprovider.GraphOptions, upstream, block, extra string) *graphRig {
 	t.Helper()
-	r := &graphRig{oauthRig: &oauthRig{rig: &rig{t: t, dir: t.TempDir(), log: &logBuffer{}}}}
+	r := &graphRig{oauthRig: &oauthRig{rig: &rig{t: t, dir: t.TempDir(), log: &testkit.Log{}}}}
 	ca := testkit.NewCA(t)
 	if err := os.WriteFile(filepath.Join(r.dir, "ca.pem"), ca.PEM, 0o600); err != nil {
 		t.Fatal(err)

@@ -42,7 +42,7 @@ var people = func() (all []string) {
 // change may look at the provider first.
 func newOAuthRig(t *testing.T, o fakeprovider.SMTPOptions, upstream, block string, change func(*oauthRig)) *oauthRig {
 	t.Helper()
-	r := &oauthRig{rig: &rig{t: t, dir: t.TempDir(), log: &logBuffer{}}}
+	r := &oauthRig{rig: &rig{t: t, dir: t.TempDir(), log: &testkit.Log{}}}
 	ca := testkit.NewCA(t)
 	if err := os.WriteFile(filepath.Join(r.dir, "ca.pem"), ca.PEM, 0o600); err != nil {
 		t.Fatal(err)
