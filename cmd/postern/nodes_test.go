@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"maps"
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	"postern/internal/fakesmtp"
+	"postern/internal/periodic"
 	"postern/internal/testkit"
 )
 
@@ -203,6 +205,7 @@ type provider struct {
 	nodes    map[int]string // by number of the connection
 	arrivals []*arrival
 	tried    map[string]bool // recipients whose message has come, taken or not
+	next     chan struct{}   // closed when a message comes
 	open     map[int]session // connections that are logged in
 	delay    atomic.Int64    // of answers
 	mostOpen int             // at a time
@@ -224,7 +227,7 @@ type arrival struct {
 func newProvider(t *testing.T, cert testkit.Cert) *provider {
 	t.Helper()
 	p := &provider{nodes: map[int]string{}, open: map[int]session{}, tried: map[string]bool{},
-		tormentor: &tormentor{rnd: rand.New(rand.NewPCG(1, 2)), unanswered: map[string]bool{}}}
+		next: make(chan struct{}), tormentor: &tormentor{rnd: rand.New(rand.NewPCG(1, 2)), unanswered: map[string]bool{}}}
 	p.fake = fakesmtp.New(fakesmtp.Config{TLS: cert.Server(), Extensions: fakesmtp.Full, Mechanisms: []string{"PLAIN"},
 		Users: map[string]string{"relay": "upstream secret"}, Hook: p.see, Closed: p.closed,
 		Delay: func() time.Duration { return time.Duration(p.delay.Load()) }})
@@ -255,6 +258,8 @@ func (p *provider) see(s *fakesmtp.Session, verb, line string) fakesmtp.Action {
 		for _, to := range m.To {
 			p.tried[pathOf(to)] = true
 		}
+		close(p.next)
+		p.next = make(chan struct{})
 	}
 	return a
 }
@@ -346,6 +351,13 @@ func (p *provider) came(but string) (n int) {
 	return n
 }
 
+// another is closed when another message comes.
+func (p *provider) another() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.next
+}
+
 // seen is to how many recipients something has come, taken or not.
 func (p *provider) seen() int {
 	p.mu.Lock()
@@ -356,12 +368,21 @@ func (p *provider) seen() int {
 // more waits for so many messages to come from other nodes than one.
 func (f *fleet) more(n int, but string) {
 	f.t.Helper()
-	deadline := time.Now().Add(patience)
-	for want := f.provider.came(but) + n; f.provider.came(but) < want; time.Sleep(5 * time.Millisecond) {
-		for _, n := range f.nodes {
-			n.tend()
+	deadline, tick := time.NewTimer(patience), time.NewTicker(20*time.Millisecond)
+	defer deadline.Stop()
+	defer tick.Stop()
+	for want := f.provider.came(but) + n; ; {
+		another := f.provider.another()
+		if f.provider.came(but) >= want {
+			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-another:
+		case <-tick.C:
+			for _, n := range f.nodes {
+				n.tend()
+			}
+		case <-deadline.C:
 			f.stuck(but)
 		}
 	}
@@ -390,18 +411,16 @@ type chaos struct {
 	*claimed
 	rnd     *rand.Rand
 	senders sync.WaitGroup
-	enough  atomic.Bool
+	enough  context.Context // ended by stop
+	stop    func()
 	expired map[string]int // IDs of messages whose lease ran out while their node had them, and how often
 }
 
-// send has clients send to a node until it is enough.
+// send has clients send to a node until it is enough. Where nobody listens, they come again.
 func (c *chaos) send(n *node) {
 	for range 2 {
 		c.senders.Go(func() {
-			for !c.enough.Load() {
-				c.torment(n.office, &c.enough)
-				time.Sleep(20 * time.Millisecond) // where nobody listens
-			}
+			periodic.Run(c.enough, 20*time.Millisecond, func() { c.torment(n.office, c.enough) })
 		})
 	}
 }
@@ -411,14 +430,19 @@ const mostWaiting = 500
 
 // backlog waits until it is for fewer.
 func (c *chaos) backlog() {
-	for !c.enough.Load() {
+	for {
+		another := c.provider.another()
 		c.claimed.mu.Lock()
 		accepted := len(c.accepted)
 		c.claimed.mu.Unlock()
 		if accepted-c.provider.seen() < mostWaiting {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
+		select {
+		case <-another:
+		case <-c.enough.Done():
+			return
+		}
 	}
 }
 
@@ -560,8 +584,9 @@ func (c *chaos) befall(one fault) {
 func TestNodesLoseNothing(t *testing.T) {
 	c := &chaos{fleet: newFleet(t, true, "[[policy]]\nlimits = []\n"), rnd: rand.New(rand.NewPCG(chaosSeed, 1)),
 		claimed: &claimed{accepted: map[string]string{}}, expired: map[string]int{}}
+	c.enough, c.stop = context.WithCancel(context.Background())
 	t.Cleanup(func() { // behind the end of the nodes, whatever happened to them
-		c.enough.Store(true)
+		c.stop()
 		c.senders.Wait()
 	})
 	c.wait = c.backlog
@@ -581,7 +606,7 @@ func TestNodesLoseNothing(t *testing.T) {
 // settle ends the sending and waits until nothing is left to do.
 func (c *chaos) settle() {
 	c.t.Helper()
-	c.enough.Store(true)
+	c.stop()
 	c.senders.Wait()
 	p := c.provider
 	p.tormentor.mu.Lock()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,11 +16,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"postern/internal/fakesmtp"
+	"postern/internal/periodic"
 	"postern/internal/testkit"
 )
 
@@ -127,13 +128,13 @@ func (o *office) login() (*smtp.Client, error) {
 }
 
 // torment sends until the connection breaks, or until it is enough.
-func (c *claimed) torment(o *office, enough *atomic.Bool) {
+func (c *claimed) torment(o *office, enough context.Context) {
 	client, err := o.login()
 	if err != nil {
 		return
 	}
 	defer client.Close()
-	for !enough.Load() {
+	for enough.Err() == nil {
 		if c.wait != nil {
 			c.wait()
 		}
@@ -154,7 +155,7 @@ func (c *claimed) torment(o *office, enough *atomic.Bool) {
 			return
 		}
 		if answered { // it is to come later
-			time.Sleep(10 * time.Millisecond)
+			_ = periodic.Sleep(enough, 10*time.Millisecond)
 		}
 	}
 }
@@ -219,19 +220,19 @@ max_connections = %d
 	c := &claimed{accepted: map[string]string{}}
 	p := s.start()
 	for i := range kills {
-		var killed atomic.Bool
+		killed, kill := context.WithCancel(t.Context())
 		var clients sync.WaitGroup
 		for range connections {
 			clients.Go(func() {
-				for !killed.Load() {
-					c.torment(o, &killed)
+				for killed.Err() == nil {
+					c.torment(o, killed)
 				}
 			})
 		}
 		until := len(fake.Messages()) + 10 + 7*i%30
 		o.until(fmt.Sprintf("the upstream has %d messages", until),
 			func() bool { return len(fake.Messages()) >= until })
-		killed.Store(true)
+		kill()
 		p.Kill()
 		clients.Wait()
 		p = s.start()
