@@ -11,9 +11,9 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -87,35 +87,16 @@ func (f *fleet) add() *node {
 	if len(hosts) > 1 {
 		u.RawQuery += "&target_session_attrs=read-write"
 	}
-	n.address = fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(f.t))
-	handoff := [...]string{"0s", "1s"}[len(f.nodes)%2]
-	n.config = filepath.Join(n.dir, "relay.toml")
 	n.write("postgres.pw", testkit.PGPassword+"\n")
 	n.write("nodes.key", base64.StdEncoding.EncodeToString([]byte("0123456789abcdef0123456789ABCDEF"))+"\n")
-	n.write("relay.toml", fmt.Sprintf(`hostname = "%s.example.com" # by which the provider knows who it is
-data_dir = "data"
-tls.cert_file = %q
-tls.key_file = %q
-admin.address = ""
-log.level = "warn"
-delivery.retry = ["1s"]
-[store]
+	handoff := [...]string{"0s", "1s"}[len(f.nodes)%2]
+	// By its hostname the provider knows who it is.
+	n.configure(n.name+".example.com", f.cert, handoff, fmt.Sprintf(`[store]
 url = %q
 password = "file:postgres.pw"
 seal_key = "file:nodes.key"
 node = %q
-[[listener]]
-address = %q
-handoff = %q
-[[upstream]]
-name = "provider"
-host = "127.0.0.1"
-port = %d
-ca_file = %q
-username = "relay"
-password = "upstream secret"
-max_connections = %d
-%s`, n.name, f.cert.CertFile, f.cert.KeyFile, u.String(), n.name, n.address, handoff, f.provider.port, f.ca.File,
+`, u.String(), n.name)+n.provider(strconv.Itoa(f.provider.port))+fmt.Sprintf("max_connections = %d\n%s",
 		fleetConnections, f.settings))
 	f.nodes = append(f.nodes, n)
 	return n
@@ -227,7 +208,8 @@ type arrival struct {
 func newProvider(t *testing.T, cert testkit.Cert) *provider {
 	t.Helper()
 	p := &provider{nodes: map[int]string{}, open: map[int]session{}, tried: map[string]bool{},
-		next: make(chan struct{}), tormentor: &tormentor{rnd: rand.New(rand.NewPCG(1, 2)), unanswered: map[string]bool{}}}
+		next:      make(chan struct{}),
+		tormentor: &tormentor{rnd: rand.New(rand.NewPCG(1, 2)), unanswered: map[string]bool{}}}
 	p.fake = fakesmtp.New(fakesmtp.Config{TLS: cert.Server(), Extensions: fakesmtp.Full, Mechanisms: []string{"PLAIN"},
 		Users: map[string]string{"relay": "upstream secret"}, Hook: p.see, Closed: p.closed,
 		Delay: func() time.Duration { return time.Duration(p.delay.Load()) }})

@@ -12,8 +12,8 @@ import (
 	netmail "net/mail"
 	"net/smtp"
 	"net/textproto"
-	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -192,30 +192,7 @@ func TestTormentedAndKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(fake.Close)
-	o.address = fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
-	o.config = filepath.Join(o.dir, "relay.toml")
-	o.write("relay.toml", fmt.Sprintf(`hostname = "localhost"
-data_dir = "data"
-tls.cert_file = %q
-tls.key_file = %q
-admin.address = ""
-log.level = "warn"
-delivery.retry = ["1s"]
-[[listener]]
-address = %q
-handoff = "1s"
-[[policy]]
-limits = []
-[[upstream]]
-name = "provider"
-host = "127.0.0.1"
-port = %d
-ca_file = %q
-username = "relay"
-password = "upstream secret"
-max_connections = %d
-`, cert.CertFile, cert.KeyFile, o.address, port, o.ca.File, connections))
-	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
+	o.open(cert, "1s", strconv.Itoa(port), fmt.Sprintf("max_connections = %d\n", connections))
 	s := &siege{office: o}
 	c := &claimed{accepted: map[string]string{}}
 	p := s.start()
