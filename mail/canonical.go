@@ -106,7 +106,7 @@ func tokenLen(s string) int {
 	n := 0
 	switch s[0] {
 	case '"':
-		n = quotedLen(s)
+		n = QuotedLen(s)
 	case '<':
 		n = strings.IndexByte(s, '>') + 1
 	default:

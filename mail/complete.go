@@ -271,7 +271,7 @@ func isMessageID(s string) bool {
 	}
 	left := ""
 	if strings.HasPrefix(s, `"`) { // the quoted string of an old id may have any number of at signs
-		left = s[:quotedLen(s)]
+		left = s[:QuotedLen(s)]
 	}
 	more, right, ok := strings.Cut(s[len(left):], "@")
 	return ok && left+more != "" && right != "" && !strings.Contains(right, "@")

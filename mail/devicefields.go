@@ -95,7 +95,7 @@ func splitOutside(s, separators string) (parts []string) {
 	for i := 0; i < len(s); i++ {
 		switch {
 		case s[i] == '"' && !open:
-			n := quotedLen(s[i:])
+			n := QuotedLen(s[i:])
 			open = n == 0
 			i += max(n-1, 0)
 		case strings.IndexByte(separators, s[i]) >= 0:
@@ -124,7 +124,7 @@ func mendParameters(name, text string) (Field, bool) {
 	for _, part := range parts[1:] {
 		key, is, found := strings.Cut(part, "=")
 		key, is = strings.ToLower(strings.TrimSpace(key)), strings.TrimSpace(is)
-		if n := len(is); n > 1 && is[0] == '"' && quotedLen(is) == n {
+		if n := len(is); n > 1 && is[0] == '"' && QuotedLen(is) == n {
 			is = unquote(is[1 : n-1])
 		}
 		if key == "boundary" && !IsASCII(is) { // the body has it octet for octet

@@ -131,7 +131,7 @@ func (e *entry) token(s string) (rest string, err error) {
 		e.colon = true
 		return s[1:], e.word(s[:1], s[:1])
 	case '"':
-		if n = quotedLen(s); n == 0 {
+		if n = QuotedLen(s); n == 0 {
 			return "", errListQuote
 		}
 		return s[n:], e.word(s[:n], unquote(s[1:n-1]))
@@ -320,8 +320,8 @@ func isDotted(local string) bool {
 	})
 }
 
-// quotedLen returns the length of the quoted string at the beginning of s, 0 if it has no end.
-func quotedLen(s string) int {
+// QuotedLen returns the length of the quoted string at the beginning of s, 0 if it has no end.
+func QuotedLen(s string) int {
 	for i := 1; i < len(s); i++ {
 		switch s[i] {
 		case '\\':
@@ -338,7 +338,7 @@ func angleLen(s string) int {
 	for i := 1; i < len(s); i++ {
 		switch s[i] {
 		case '"':
-			n := quotedLen(s[i:])
+			n := QuotedLen(s[i:])
 			if n == 0 {
 				return 0
 			}

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"postern/internal/testkit"
 	"postern/relay/check"
 	"postern/relay/config"
 	"postern/relay/fakeprovider"
@@ -37,24 +35,12 @@ type graphRig struct {
 // [upstream.oauth], extra to the file.
 func newGraphRig(t *testing.T, o fakeprovider.GraphOptions, upstream, block, extra string) *graphRig {
 	t.Helper()
-	r := &graphRig{oauthRig: &oauthRig{rig: &rig{t: t, dir: t.TempDir(), log: &logBuffer{}}}}
-	ca := testkit.NewCA(t)
-	if err := os.WriteFile(filepath.Join(r.dir, "ca.pem"), ca.PEM, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	conf := ca.Leaf(testkit.LeafOptions{}).Server()
-	r.login = fakeprovider.NewOAuth(fakeprovider.OAuthOptions{Microsoft: true})
-	r.login.AddClient(fakeprovider.Client{ID: "postern", Secret: oauthSecret})
-	web, err := r.login.Listen(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { web.Close() })
+	r := &graphRig{oauthRig: newLogin(t)}
 	if o.Token == nil {
 		o.Token = r.judge
 	}
 	r.graph = fakeprovider.NewGraph(o)
-	running, err := r.graph.Listen(conf)
+	running, err := r.graph.Listen(r.conf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,20 +49,7 @@ func newGraphRig(t *testing.T, o fakeprovider.GraphOptions, upstream, block, ext
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf(`hostname = "relay.example.com"
-data_dir = "data"
-[admin]
-address = ""
-[delivery]
-retry = ["1s"]
-[[listener]]
-name = "submission"
-address = "127.0.0.1:0"
-max_connections_per_ip = 100
-[[policy]]
-senders = ["{login}"]
-limits = ["100000 messages/day"]
-%s
+	r.configure("", fmt.Sprintf(`%s
 [[upstream]]
 name = "graph"
 provider = "microsoft-graph"
@@ -86,16 +59,7 @@ ca_file = "ca.pem"
 username = %q
 %s
 [upstream.oauth]
-flow = "client-credentials"
-tenant = "contoso.example"
-client_id = "postern"
-client_secret = %q
-token_url = "%s/contoso.example/oauth2/v2.0/token"
-%s
-`, extra, base.Port(), graphMailbox, upstream, oauthSecret, web.URL, block)
-	if err := os.WriteFile(r.path(), []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+`, extra, base.Port(), graphMailbox, upstream), block)
 	r.addPeople()
 	r.start()
 	t.Cleanup(r.close)

@@ -7,12 +7,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"postern/internal/testkit"
 )
 
 // TestWorkThatPanics: work beside mail that panics is told of and begins again, and ends with its context.
 func TestWorkThatPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log logBuffer
+		var log testkit.Log
 		ctx, cancel := context.WithTimeout(t.Context(), 3*guardPause)
 		defer cancel()
 		var began []time.Duration

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,8 +23,10 @@ import (
 // oauthRig is a relay whose upstream takes nothing but access tokens.
 type oauthRig struct {
 	*rig
-	login *fakeprovider.OAuth
-	smtp  *fakeprovider.SMTP
+	conf     *tls.Config // of the services
+	login    *fakeprovider.OAuth
+	loginURL string
+	smtp     *fakeprovider.SMTP
 }
 
 const oauthSecret = "the application's secret"
@@ -42,26 +45,57 @@ var people = func() (all []string) {
 // change may look at the provider first.
 func newOAuthRig(t *testing.T, o fakeprovider.SMTPOptions, upstream, block string, change func(*oauthRig)) *oauthRig {
 	t.Helper()
-	r := &oauthRig{rig: &rig{t: t, dir: t.TempDir(), log: &logBuffer{}}}
-	ca := testkit.NewCA(t)
-	if err := os.WriteFile(filepath.Join(r.dir, "ca.pem"), ca.PEM, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	conf := ca.Leaf(testkit.LeafOptions{}).Server()
-	r.login = fakeprovider.NewOAuth(fakeprovider.OAuthOptions{Microsoft: true})
-	r.login.AddClient(fakeprovider.Client{ID: "postern", Secret: oauthSecret})
-	web, err := r.login.Listen(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { web.Close() })
-	o.TLS, o.Valid, o.Scope = conf, r.login.Valid, "https://outlook.office365.com/.default"
+	r := newLogin(t)
+	o.TLS, o.Valid, o.Scope = r.conf, r.login.Valid, "https://outlook.office365.com/.default"
 	r.smtp = fakeprovider.NewSMTP(o)
 	port, err := r.smtp.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.smtp.Close)
+	r.configure("handoff = \"0s\"\n", fmt.Sprintf(`[[upstream]]
+name = "m365"
+host = "127.0.0.1"
+port = %d
+ca_file = "ca.pem"
+username = "office@contoso.example"
+%s
+[upstream.oauth]
+provider = "microsoft"
+`, port, upstream), block)
+	if change != nil {
+		change(r)
+	}
+	r.addPeople()
+	r.start()
+	t.Cleanup(r.close)
+	return r
+}
+
+// newLogin starts the login service of Microsoft, for a relay that does not run yet.
+func newLogin(t *testing.T) *oauthRig {
+	t.Helper()
+	r := &oauthRig{rig: &rig{t: t, dir: t.TempDir(), log: &testkit.Log{}}}
+	ca := testkit.NewCA(t)
+	if err := os.WriteFile(filepath.Join(r.dir, "ca.pem"), ca.PEM, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.conf = ca.Leaf(testkit.LeafOptions{}).Server()
+	r.login = fakeprovider.NewOAuth(fakeprovider.OAuthOptions{Microsoft: true})
+	r.login.AddClient(fakeprovider.Client{ID: "postern", Secret: oauthSecret})
+	web, err := r.login.Listen(r.conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { web.Close() })
+	r.loginURL = web.URL
+	return r
+}
+
+// configure writes the file: listener is added to [[listener]], upstream ends with the head of [upstream.oauth], and
+// block is added to that.
+func (r *oauthRig) configure(listener, upstream, block string) {
+	r.t.Helper()
 	text := fmt.Sprintf(`hostname = "relay.example.com"
 data_dir = "data"
 [admin]
@@ -71,37 +105,20 @@ retry = ["1s"]
 [[listener]]
 name = "submission"
 address = "127.0.0.1:0"
-handoff = "0s"
-max_connections_per_ip = 100
+%smax_connections_per_ip = 100
 [[policy]]
 senders = ["{login}"]
 limits = ["100000 messages/day"]
-[[upstream]]
-name = "m365"
-host = "127.0.0.1"
-port = %d
-ca_file = "ca.pem"
-username = "office@contoso.example"
-%s
-[upstream.oauth]
-provider = "microsoft"
-flow = "client-credentials"
+%sflow = "client-credentials"
 tenant = "contoso.example"
 client_id = "postern"
 client_secret = %q
 token_url = "%s/contoso.example/oauth2/v2.0/token"
 %s
-`, port, upstream, oauthSecret, web.URL, block)
+`, listener, upstream, oauthSecret, r.loginURL, block)
 	if err := os.WriteFile(r.path(), []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
-	if change != nil {
-		change(r)
-	}
-	r.addPeople()
-	r.start()
-	t.Cleanup(r.close)
-	return r
 }
 
 func (r *oauthRig) addPeople() {

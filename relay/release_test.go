@@ -47,7 +47,7 @@ func TestReleasedStoresAreServed(t *testing.T) {
 // releasedRig is a relay that is not started, with an empty data_dir.
 func releasedRig(t *testing.T, database string) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir(), database: database, provider: newProvider(t), log: &logBuffer{}}
+	r := &rig{t: t, dir: t.TempDir(), database: database, provider: newProvider(t), log: &testkit.Log{}}
 	r.write("")
 	if err := os.Mkdir(filepath.Join(r.dir, "data"), 0o700); err != nil {
 		t.Fatal(err)

@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"postern/auth"
+	"postern/internal/testkit"
 	"postern/relay/config"
 )
 
 // TestReloadWhileStarting: a SIGHUP that comes before the listeners are there changes nothing until they are, and what
 // it adds then is served once and closed with the rest.
 func TestReloadWhileStarting(t *testing.T) {
-	r := &rig{t: t, dir: t.TempDir(), provider: newProvider(t), log: &logBuffer{}}
+	r := &rig{t: t, dir: t.TempDir(), provider: newProvider(t), log: &testkit.Log{}}
 	r.write("")
 	r.addUser(auth.User{Login: rigLogin})
 	c, err := r.load()

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -176,7 +175,7 @@ type rig struct {
 	node     string // its name at the database; "": node-1
 	provider *provider
 	server   *Server
-	log      *logBuffer
+	log      *testkit.Log
 	dns      keyring.Lookup
 	roots    *x509.CertPool
 	stop     context.CancelFunc
@@ -199,7 +198,7 @@ func newRig(t *testing.T, p *provider, extra string) *rig {
 // newRigAt is newRig with a database.
 func newRigAt(t *testing.T, p *provider, database, extra string) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir(), database: database, provider: p, log: &logBuffer{}}
+	r := &rig{t: t, dir: t.TempDir(), database: database, provider: p, log: &testkit.Log{}}
 	r.write(extra)
 	r.addUser(auth.User{Login: rigLogin})
 	r.start()
@@ -210,7 +209,8 @@ func newRigAt(t *testing.T, p *provider, database, extra string) *rig {
 // beside starts another node at the database of a relay.
 func (r *rig) beside(node, extra string) *rig {
 	r.t.Helper()
-	other := &rig{t: r.t, dir: r.t.TempDir(), database: r.database, node: node, provider: r.provider, log: &logBuffer{}}
+	other := &rig{t: r.t, dir: r.t.TempDir(), database: r.database, node: node, provider: r.provider,
+		log: &testkit.Log{}}
 	other.write(extra)
 	other.start()
 	r.t.Cleanup(other.close)
@@ -477,24 +477,6 @@ func code(err error) int {
 		return e.Code
 	}
 	return 0
-}
-
-// logBuffer keeps a log for a failed test.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func (r *rig) tls() *tls.Config { return &tls.Config{ServerName: "localhost", RootCAs: r.roots} }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"postern/auth"
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/upstream"
 )
@@ -13,7 +14,7 @@ import (
 // TestPausesThatEndWhileStarting: upstream accounts whose pauses, remembered from the life before, end at the moment of
 // the start wake a queue that is there.
 func TestPausesThatEndWhileStarting(t *testing.T) {
-	r := &rig{t: t, dir: t.TempDir(), provider: newProvider(t), log: &logBuffer{}}
+	r := &rig{t: t, dir: t.TempDir(), provider: newProvider(t), log: &testkit.Log{}}
 	r.write("")
 	r.addUser(auth.User{Login: rigLogin})
 	s := r.store()

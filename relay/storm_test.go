@@ -9,6 +9,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"postern/auth"
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/relay/alert"
 	"postern/relay/config"
@@ -48,7 +49,7 @@ func colleague(n int) string { return fmt.Sprintf("user%d@example.com", n%office
 // newStormRig is an office at a provider.
 func newStormRig(t *testing.T, p *provider, extra string) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir(), provider: p, log: &logBuffer{}}
+	r := &rig{t: t, dir: t.TempDir(), provider: p, log: &testkit.Log{}}
 	r.write(extra)
 	for n := range office {
 		r.addUser(auth.User{Login: colleague(n)})

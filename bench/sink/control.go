@@ -25,7 +25,7 @@ const maxControlBody = 64 << 20 // octets of a claim
 //
 // It has no protection: serve it on loopback.
 func (s *Sink) Control() http.Handler {
-	mux := http.NewServeMux()
+	mux, c := http.NewServeMux(), control{s}
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		answerJSON(w, http.StatusOK, map[string]any{"stats": s.Stats(), "runs": s.ledger.Summaries()})
 	})
@@ -33,9 +33,9 @@ func (s *Sink) Control() http.Handler {
 		w.Header().Set("Content-Type", "application/jsonl")
 		s.ledger.WriteTo(w)
 	})
-	mux.HandleFunc("POST /check", s.controlCheck)
-	mux.HandleFunc("PUT /faults", s.controlFaults)
-	mux.HandleFunc("PUT /delay", s.controlDelay)
+	mux.HandleFunc("POST /check", c.check)
+	mux.HandleFunc("PUT /faults", c.setFaults)
+	mux.HandleFunc("PUT /delay", c.setDelay)
 	mux.HandleFunc("POST /reset", func(w http.ResponseWriter, _ *http.Request) {
 		s.ledger.Reset()
 		w.WriteHeader(http.StatusNoContent)
@@ -47,12 +47,15 @@ func (s *Sink) Control() http.Handler {
 	return mux
 }
 
-func (s *Sink) controlCheck(w http.ResponseWriter, r *http.Request) {
+// control answers the requests of Control that have a body.
+type control struct{ sink *Sink }
+
+func (c control) check(w http.ResponseWriter, r *http.Request) {
 	var claim ledger.Claim
 	if !readJSON(w, r, &claim) {
 		return
 	}
-	proof := s.ledger.Check(claim)
+	proof := c.sink.ledger.Check(claim)
 	status := http.StatusOK
 	if !proof.OK() {
 		status = http.StatusConflict
@@ -60,19 +63,19 @@ func (s *Sink) controlCheck(w http.ResponseWriter, r *http.Request) {
 	answerJSON(w, status, proof)
 }
 
-func (s *Sink) controlFaults(w http.ResponseWriter, r *http.Request) {
+func (c control) setFaults(w http.ResponseWriter, r *http.Request) {
 	var faults []Fault
 	if !readJSON(w, r, &faults) {
 		return
 	}
-	if err := s.SetFaults(faults); err != nil {
+	if err := c.sink.SetFaults(faults); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
-func (s *Sink) controlDelay(w http.ResponseWriter, r *http.Request) {
+func (c control) setDelay(w http.ResponseWriter, r *http.Request) {
 	var set struct{ Delay string }
 	if !readJSON(w, r, &set) {
 		return
@@ -82,7 +85,7 @@ func (s *Sink) controlDelay(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "delay: a duration between 0s and 1m", http.StatusBadRequest)
 		return
 	}
-	s.SetDelay(d)
+	c.sink.SetDelay(d)
 	w.WriteHeader(http.StatusNoContent)
 }
 

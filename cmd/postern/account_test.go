@@ -52,6 +52,19 @@ func (l *commandLine) file(name, text string) string {
 	return path
 }
 
+// onConfig returns what runs commands with a relay.toml, and returns what they print on both outputs as one.
+func onConfig(config string) func(args ...string) (string, error) {
+	return func(args ...string) (string, error) {
+		var out bytes.Buffer
+		root := rootCommand()
+		root.SetOut(&out)
+		root.SetErr(&out)
+		root.SetArgs(append(args, "--config", config))
+		err := root.Execute()
+		return out.String(), err
+	}
+}
+
 // run returns what a command prints on both outputs.
 func (l *commandLine) run(args ...string) (stdout, stderr string, err error) {
 	return l.runWith("", args...)

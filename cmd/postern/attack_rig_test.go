@@ -40,7 +40,8 @@ const (
 	patience      = time.Minute // for whatever must come: nothing waits for its end but what fails
 )
 
-// fortConfig has one listener for each door. Time-outs are short where an attack waits for them.
+// fortConfig has one listener for each door, and the upstream follows. Time-outs are short where an attack waits for
+// them.
 const fortConfig = `hostname = "localhost"
 data_dir = "data"
 tls.cert_file = %q
@@ -88,13 +89,6 @@ networks = ["127.0.0.0/8"]
 proxy_protocol = ["127.0.0.1/32"]
 [[policy]]
 limits = []
-[[upstream]]
-name = "provider"
-host = "127.0.0.1"
-port = %s
-ca_file = %q
-username = "relay"
-password = "upstream secret"
 `
 
 func newFort(t *testing.T) *fort {
@@ -121,7 +115,7 @@ func newFort(t *testing.T) *fort {
 		args = append(args, f.doors[name])
 	}
 	f.config = filepath.Join(f.dir, "relay.toml")
-	f.write("relay.toml", fmt.Sprintf(fortConfig, append(args, port, f.ca.File)...))
+	f.write("relay.toml", fmt.Sprintf(fortConfig, args...)+f.provider(port))
 	f.postern(annasPassword+"\n", "user", "add", "anna@example.com", "--password-stdin")
 	f.p = f.serve()
 	return f

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -85,15 +84,7 @@ token_url = "%s/contoso.example/oauth2/v2.0/token"
 	if err := os.WriteFile(o.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o.command = func(args ...string) (string, error) {
-		var out bytes.Buffer
-		root := rootCommand()
-		root.SetOut(&out)
-		root.SetErr(&out)
-		root.SetArgs(append(args, "--config", o.config))
-		err := root.Execute()
-		return out.String(), err
-	}
+	o.command = onConfig(o.config)
 	return o
 }
 

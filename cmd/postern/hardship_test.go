@@ -30,6 +30,44 @@ type siege struct {
 	sink *sink.Sink
 }
 
+// open makes a relay that does not run yet, with a listener, no limits, an upstream at a port of this machine, to which
+// extra is added, and anna.
+func (o *office) open(cert testkit.Cert, handoff, port, extra string) {
+	o.t.Helper()
+	o.configure("localhost", cert, handoff, "[[policy]]\nlimits = []\n"+o.provider(port)+extra)
+	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
+}
+
+// configure writes a relay.toml with one listener, which ends with settings.
+func (o *office) configure(hostname string, cert testkit.Cert, handoff, settings string) {
+	o.t.Helper()
+	o.address = fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(o.t))
+	o.config = filepath.Join(o.dir, "relay.toml")
+	o.write("relay.toml", fmt.Sprintf(`hostname = %q
+data_dir = "data"
+tls.cert_file = %q
+tls.key_file = %q
+admin.address = ""
+log.level = "warn"
+delivery.retry = ["1s"]
+[[listener]]
+address = %q
+handoff = %q
+%s`, hostname, cert.CertFile, cert.KeyFile, o.address, handoff, settings))
+}
+
+// provider is the [[upstream]] at a port of this machine, its last table.
+func (o *office) provider(port string) string {
+	return fmt.Sprintf(`[[upstream]]
+name = "provider"
+host = "127.0.0.1"
+port = %s
+ca_file = %q
+username = "relay"
+password = "upstream secret"
+`, port, o.ca.File)
+}
+
 func newSiege(t *testing.T, handoff string, faults []sink.Fault, extra string) *siege {
 	t.Helper()
 	o := &office{t: t, dir: t.TempDir(), ca: testkit.NewCA(t)}
@@ -44,29 +82,7 @@ func newSiege(t *testing.T, handoff string, faults []sink.Fault, extra string) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.address = fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
-	o.config = filepath.Join(o.dir, "relay.toml")
-	o.write("relay.toml", fmt.Sprintf(`hostname = "localhost"
-data_dir = "data"
-tls.cert_file = %q
-tls.key_file = %q
-admin.address = ""
-log.level = "warn"
-delivery.retry = ["1s"]
-[[listener]]
-address = %q
-handoff = %q
-[[policy]]
-limits = []
-[[upstream]]
-name = "provider"
-host = "127.0.0.1"
-port = %s
-ca_file = %q
-username = "relay"
-password = "upstream secret"
-%s`, cert.CertFile, cert.KeyFile, o.address, handoff, port, o.ca.File, extra))
-	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
+	o.open(cert, handoff, port, extra)
 	return &siege{office: o, sink: up}
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -165,15 +164,7 @@ func TestDKIMRecordsAsJSON(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "data"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	postern := func(args ...string) (string, error) {
-		var out bytes.Buffer
-		root := rootCommand()
-		root.SetOut(&out)
-		root.SetErr(&out)
-		root.SetArgs(append(args, "--config", config))
-		err := root.Execute()
-		return out.String(), err
-	}
+	postern := onConfig(config)
 	for _, domain := range []string{"example.com", "example.org"} {
 		if out, err := postern("dkim", "add", domain, "--selector", "s1", "--algorithm", "ed25519"); err != nil {
 			t.Fatal(err, out)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"net/netip"
 	"os"
@@ -51,15 +50,7 @@ func TestListAndUnlockShowLockouts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	postern := func(args ...string) (string, error) {
-		var out bytes.Buffer
-		root := rootCommand()
-		root.SetOut(&out)
-		root.SetErr(&out)
-		root.SetArgs(append(args, "--config", config))
-		err := root.Execute()
-		return out.String(), err
-	}
+	postern := onConfig(config)
 	left := func() int {
 		out, err := postern("user", "list", "--json")
 		if err != nil {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"maps"
@@ -10,9 +11,9 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	"postern/internal/fakesmtp"
+	"postern/internal/periodic"
 	"postern/internal/testkit"
 )
 
@@ -85,35 +87,16 @@ func (f *fleet) add() *node {
 	if len(hosts) > 1 {
 		u.RawQuery += "&target_session_attrs=read-write"
 	}
-	n.address = fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(f.t))
-	handoff := [...]string{"0s", "1s"}[len(f.nodes)%2]
-	n.config = filepath.Join(n.dir, "relay.toml")
 	n.write("postgres.pw", testkit.PGPassword+"\n")
 	n.write("nodes.key", base64.StdEncoding.EncodeToString([]byte("0123456789abcdef0123456789ABCDEF"))+"\n")
-	n.write("relay.toml", fmt.Sprintf(`hostname = "%s.example.com" # by which the provider knows who it is
-data_dir = "data"
-tls.cert_file = %q
-tls.key_file = %q
-admin.address = ""
-log.level = "warn"
-delivery.retry = ["1s"]
-[store]
+	handoff := [...]string{"0s", "1s"}[len(f.nodes)%2]
+	// By its hostname the provider knows who it is.
+	n.configure(n.name+".example.com", f.cert, handoff, fmt.Sprintf(`[store]
 url = %q
 password = "file:postgres.pw"
 seal_key = "file:nodes.key"
 node = %q
-[[listener]]
-address = %q
-handoff = %q
-[[upstream]]
-name = "provider"
-host = "127.0.0.1"
-port = %d
-ca_file = %q
-username = "relay"
-password = "upstream secret"
-max_connections = %d
-%s`, n.name, f.cert.CertFile, f.cert.KeyFile, u.String(), n.name, n.address, handoff, f.provider.port, f.ca.File,
+`, u.String(), n.name)+n.provider(strconv.Itoa(f.provider.port))+fmt.Sprintf("max_connections = %d\n%s",
 		fleetConnections, f.settings))
 	f.nodes = append(f.nodes, n)
 	return n
@@ -203,6 +186,7 @@ type provider struct {
 	nodes    map[int]string // by number of the connection
 	arrivals []*arrival
 	tried    map[string]bool // recipients whose message has come, taken or not
+	next     chan struct{}   // closed when a message comes
 	open     map[int]session // connections that are logged in, but of nodes that stand still
 	still    map[string]bool // nodes that stand still
 	delay    atomic.Int64    // of answers
@@ -225,6 +209,7 @@ type arrival struct {
 func newProvider(t *testing.T, cert testkit.Cert) *provider {
 	t.Helper()
 	p := &provider{nodes: map[int]string{}, open: map[int]session{}, still: map[string]bool{}, tried: map[string]bool{},
+		next:      make(chan struct{}),
 		tormentor: &tormentor{rnd: rand.New(rand.NewPCG(1, 2)), unanswered: map[string]bool{}}}
 	p.fake = fakesmtp.New(fakesmtp.Config{TLS: cert.Server(), Extensions: fakesmtp.Full, Mechanisms: []string{"PLAIN"},
 		Users: map[string]string{"relay": "upstream secret"}, Hook: p.see, Closed: p.closed,
@@ -258,6 +243,8 @@ func (p *provider) see(s *fakesmtp.Session, verb, line string) fakesmtp.Action {
 		for _, to := range m.To {
 			p.tried[pathOf(to)] = true
 		}
+		close(p.next)
+		p.next = make(chan struct{})
 	}
 	return a
 }
@@ -357,6 +344,13 @@ func (p *provider) came(but string) (n int) {
 	return n
 }
 
+// another is closed when another message comes.
+func (p *provider) another() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.next
+}
+
 // seen is to how many recipients something has come, taken or not.
 func (p *provider) seen() int {
 	p.mu.Lock()
@@ -367,12 +361,21 @@ func (p *provider) seen() int {
 // more waits for so many messages to come from other nodes than one.
 func (f *fleet) more(n int, but string) {
 	f.t.Helper()
-	deadline := time.Now().Add(patience)
-	for want := f.provider.came(but) + n; f.provider.came(but) < want; time.Sleep(5 * time.Millisecond) {
-		for _, n := range f.nodes {
-			n.tend()
+	deadline, tick := time.NewTimer(patience), time.NewTicker(20*time.Millisecond)
+	defer deadline.Stop()
+	defer tick.Stop()
+	for want := f.provider.came(but) + n; ; {
+		another := f.provider.another()
+		if f.provider.came(but) >= want {
+			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-another:
+		case <-tick.C:
+			for _, n := range f.nodes {
+				n.tend()
+			}
+		case <-deadline.C:
 			f.stuck(but)
 		}
 	}
@@ -401,18 +404,16 @@ type chaos struct {
 	*claimed
 	rnd     *rand.Rand
 	senders sync.WaitGroup
-	enough  atomic.Bool
+	enough  context.Context // ended by stop
+	stop    func()
 	expired map[string]int // IDs of messages whose lease ran out while their node had them, and how often
 }
 
-// send has clients send to a node until it is enough.
+// send has clients send to a node until it is enough. Where nobody listens, they come again.
 func (c *chaos) send(n *node) {
 	for range 2 {
 		c.senders.Go(func() {
-			for !c.enough.Load() {
-				c.torment(n.office, &c.enough)
-				time.Sleep(20 * time.Millisecond) // where nobody listens
-			}
+			periodic.Run(c.enough, 20*time.Millisecond, func() { c.torment(n.office, c.enough) })
 		})
 	}
 }
@@ -422,14 +423,19 @@ const mostWaiting = 500
 
 // backlog waits until it is for fewer.
 func (c *chaos) backlog() {
-	for !c.enough.Load() {
+	for {
+		another := c.provider.another()
 		c.claimed.mu.Lock()
 		accepted := len(c.accepted)
 		c.claimed.mu.Unlock()
 		if accepted-c.provider.seen() < mostWaiting {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
+		select {
+		case <-another:
+		case <-c.enough.Done():
+			return
+		}
 	}
 }
 
@@ -574,8 +580,9 @@ func (c *chaos) befall(one fault) {
 func TestNodesLoseNothing(t *testing.T) {
 	c := &chaos{fleet: newFleet(t, true, "[[policy]]\nlimits = []\n"), rnd: rand.New(rand.NewPCG(chaosSeed, 1)),
 		claimed: &claimed{accepted: map[string]string{}}, expired: map[string]int{}}
+	c.enough, c.stop = context.WithCancel(context.Background())
 	t.Cleanup(func() { // behind the end of the nodes, whatever happened to them
-		c.enough.Store(true)
+		c.stop()
 		c.senders.Wait()
 	})
 	c.wait = c.backlog
@@ -595,7 +602,7 @@ func TestNodesLoseNothing(t *testing.T) {
 // settle ends the sending and waits until nothing is left to do.
 func (c *chaos) settle() {
 	c.t.Helper()
-	c.enough.Store(true)
+	c.stop()
 	c.senders.Wait()
 	p := c.provider
 	p.tormentor.mu.Lock()

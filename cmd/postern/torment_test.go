@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,15 +12,15 @@ import (
 	netmail "net/mail"
 	"net/smtp"
 	"net/textproto"
-	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"postern/internal/fakesmtp"
+	"postern/internal/periodic"
 	"postern/internal/testkit"
 )
 
@@ -127,13 +128,13 @@ func (o *office) login() (*smtp.Client, error) {
 }
 
 // torment sends until the connection breaks, or until it is enough.
-func (c *claimed) torment(o *office, enough *atomic.Bool) {
+func (c *claimed) torment(o *office, enough context.Context) {
 	client, err := o.login()
 	if err != nil {
 		return
 	}
 	defer client.Close()
-	for !enough.Load() {
+	for enough.Err() == nil {
 		if c.wait != nil {
 			c.wait()
 		}
@@ -154,7 +155,7 @@ func (c *claimed) torment(o *office, enough *atomic.Bool) {
 			return
 		}
 		if answered { // it is to come later
-			time.Sleep(10 * time.Millisecond)
+			_ = periodic.Sleep(enough, 10*time.Millisecond)
 		}
 	}
 }
@@ -191,47 +192,24 @@ func TestTormentedAndKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(fake.Close)
-	o.address = fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
-	o.config = filepath.Join(o.dir, "relay.toml")
-	o.write("relay.toml", fmt.Sprintf(`hostname = "localhost"
-data_dir = "data"
-tls.cert_file = %q
-tls.key_file = %q
-admin.address = ""
-log.level = "warn"
-delivery.retry = ["1s"]
-[[listener]]
-address = %q
-handoff = "1s"
-[[policy]]
-limits = []
-[[upstream]]
-name = "provider"
-host = "127.0.0.1"
-port = %d
-ca_file = %q
-username = "relay"
-password = "upstream secret"
-max_connections = %d
-`, cert.CertFile, cert.KeyFile, o.address, port, o.ca.File, connections))
-	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
+	o.open(cert, "1s", strconv.Itoa(port), fmt.Sprintf("max_connections = %d\n", connections))
 	s := &siege{office: o}
 	c := &claimed{accepted: map[string]string{}}
 	p := s.start()
 	for i := range kills {
-		var killed atomic.Bool
+		killed, kill := context.WithCancel(t.Context())
 		var clients sync.WaitGroup
 		for range connections {
 			clients.Go(func() {
-				for !killed.Load() {
-					c.torment(o, &killed)
+				for killed.Err() == nil {
+					c.torment(o, killed)
 				}
 			})
 		}
 		until := len(fake.Messages()) + 10 + 7*i%30
 		o.until(fmt.Sprintf("the upstream has %d messages", until),
 			func() bool { return len(fake.Messages()) >= until })
-		killed.Store(true)
+		kill()
 		p.Kill()
 		clients.Wait()
 		p = s.start()

@@ -38,6 +38,19 @@ func startWith(t *testing.T, o capture.Options) (*capture.Server, *testkit.CA) {
 	return s, ca
 }
 
+func login(t *testing.T, s *capture.Server, ca *testkit.CA) *smtp.Client {
+	t.Helper()
+	c, err := smtp.DialStartTLS(s.Addr(), ca.Client("localhost"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.Auth(sasl.NewPlainClient("", "ann", "secret words")); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 func wait(t *testing.T, s *capture.Server) capture.Message {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -103,14 +116,7 @@ func TestGoSMTPClient(t *testing.T) {
 
 func TestGreylist(t *testing.T) {
 	s, ca := startWith(t, capture.Options{Greylist: 1})
-	c, err := smtp.DialStartTLS(s.Addr(), ca.Client("localhost"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if err := c.Auth(sasl.NewPlainClient("", "ann", "secret words")); err != nil {
-		t.Fatal(err)
-	}
+	c := login(t, s, ca)
 	for _, want := range []int{451, 0} {
 		err := c.SendMail("ann@example.com", []string{"bob@example.net"}, strings.NewReader(message))
 		if code(err) != want || want == 0 && err != nil {
@@ -154,14 +160,7 @@ func TestRefusals(t *testing.T) {
 // What nobody fetches is bounded.
 func TestBounds(t *testing.T) {
 	s, ca := start(t)
-	c, err := smtp.DialStartTLS(s.Addr(), ca.Client("localhost"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if err := c.Auth(sasl.NewPlainClient("", "ann", "secret words")); err != nil {
-		t.Fatal(err)
-	}
+	c := login(t, s, ca)
 	for i := range 101 {
 		if err := c.SendMail("ann@example.com", []string{"bob@example.net"},
 			strings.NewReader(fmt.Sprintf("Subject: %d\r\n", i))); err != nil {

@@ -31,25 +31,6 @@ type attempt struct {
 	prefix  []byte        // signed while waiting for the slot at upstream; nil: not
 }
 
-// Release implements queue.Slot.
-func (a *attempt) Release() {
-	a.leavePrefetch()
-	if a.slot != nil {
-		a.used, a.slot = append(a.used, a.slot), nil
-	}
-	for _, slot := range a.used {
-		slot.Release()
-	}
-	a.used = nil
-}
-
-func (a *attempt) leavePrefetch() {
-	if a.prefetched {
-		a.upstream.prefetch.leave()
-		a.prefetched = false
-	}
-}
-
 // Attempt implements queue.Slot. It returns one result for each pending recipient. A panic in it, a
 // fault of ours that one message brings out, defers what is left of that message instead of ending the service for all.
 func (a *attempt) Attempt(

@@ -39,6 +39,25 @@ func (d *Dispatcher) ReserveNow(now time.Time, m *queue.Message) (queue.Slot, qu
 	return a, wait
 }
 
+// Release implements queue.Slot. It gives back what Reserve took.
+func (a *attempt) Release() {
+	a.leavePrefetch()
+	if a.slot != nil {
+		a.used, a.slot = append(a.used, a.slot), nil
+	}
+	for _, slot := range a.used {
+		slot.Release()
+	}
+	a.used = nil
+}
+
+func (a *attempt) leavePrefetch() {
+	if a.prefetched {
+		a.upstream.prefetch.leave()
+		a.prefetched = false
+	}
+}
+
 // reserve takes a free slot. The upstream comes with it, and without it where all its slots are taken.
 func (d *Dispatcher) reserve(now time.Time, m *queue.Message) (*attempt, *Upstream, queue.Wait) {
 	r := d.Routes()

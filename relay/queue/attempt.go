@@ -28,7 +28,8 @@ func (a *attempts) run(e *entry, t Slot) {
 	began := time.Now()
 	release := func() {
 		t.Release()
-		a.sched.bell.slotFree()
+		a.sched.bell.freed.Store(true)
+		a.sched.bell.ring()
 	}
 	if !a.lease(e, began) {
 		release()

@@ -122,7 +122,8 @@ func (q *Queue) SetSchedule(s Schedule) { q.times.schedule.Store(&s) }
 // most.
 func (q *Queue) Wake() {
 	q.bell.poll.Store(true)
-	q.bell.slotFree()
+	q.bell.freed.Store(true)
+	q.bell.ring()
 }
 
 // Refresh tells that another process changed messages, or that routes changed: what waits in the window

@@ -53,12 +53,6 @@ func (b *bell) ring() {
 	}
 }
 
-// slotFree says that one of our own attempts gave its slot back.
-func (b *bell) slotFree() {
-	b.freed.Store(true)
-	b.ring()
-}
-
 func (s *scheduler) start(hard, attempts context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

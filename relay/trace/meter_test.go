@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern/internal/testkit"
 	"postern/mail"
 )
 
@@ -45,7 +46,7 @@ func count(t *testing.T, events []Event, of Kind, login string) (told, left int)
 // nobody else's event is lost.
 func TestOneLoginCannotBlindTheTrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log logBuffer
+		var log testkit.Log
 		logger := slog.New(slog.NewTextHandler(&log, nil))
 		sink := &memorySink{slow: 5 * time.Second} // a disk that is busy
 		r, end := running(sink, logger)
@@ -234,7 +235,7 @@ func TestShutdownUnderLoad(t *testing.T) {
 	for name, after := range map[string]time.Duration{"it ends": lastWrite / 2, "it is given up": 2 * lastWrite} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var log logBuffer
+				var log testkit.Log
 				sink := &stuckSink{free: make(chan struct{})}
 				r, end := running(sink, slog.New(slog.NewTextHandler(&log, nil)))
 				for i := range 2 * batchSize {

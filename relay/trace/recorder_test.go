@@ -1,7 +1,6 @@
 package trace
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"postern/internal/testkit"
 )
 
 // memorySink keeps batches; while fail is set it refuses them.
@@ -61,24 +62,6 @@ func (s *memorySink) attempts() []int {
 		}
 	}
 	return got
-}
-
-// logBuffer is a log that may be read while it is written.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // running starts a Recorder in the bubble; end waits for Run.
@@ -146,7 +129,7 @@ func TestRecorderWritesFullBatchAtOnce(t *testing.T) {
 // A slow sink never holds anybody up, and what does not fit is counted.
 func TestRecorderIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log logBuffer
+		var log testkit.Log
 		sink := &memorySink{slow: time.Hour}
 		r, end := running(sink, slog.New(slog.NewTextHandler(&log, nil)))
 		start := time.Now()
@@ -172,7 +155,7 @@ func TestRecorderIsBounded(t *testing.T) {
 // A sink that fails for a while loses nothing, is not hammered, and the log says so once.
 func TestRecorderOutlivesFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log logBuffer
+		var log testkit.Log
 		sink := &memorySink{fail: errors.New("disk on fire")}
 		r, end := running(sink, slog.New(slog.NewTextHandler(&log, nil)))
 		for i := range 700 {

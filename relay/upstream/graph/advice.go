@@ -7,25 +7,36 @@ import (
 	"postern/mail"
 )
 
-// adviceFor is what to do about a rule, for whom the token is of: an application gets its rights from Entra or from
-// Exchange's roles, a person consents and has rights at mailboxes. It is rule.Fix where nothing better is known.
+// adviser tells what to do about a fault, for whom the token is of: an application gets its rights from Entra or from
+// Exchange's roles, a person consents and has rights at mailboxes.
+type adviser struct {
+	upstream  string // by its name
+	delegated bool   // the token is of a person who has logged in
+	mailbox   string
+	rights    rights // of the token
+}
+
 func (u *Upstream) adviceFor(rule *Rule, mailbox, token string) string {
-	r := readRights(token)
+	return adviser{u.o.Name, u.o.Delegated, mailbox, readRights(token)}.about(rule)
+}
+
+// about is what to do about a rule: rule.Fix where nothing better is known.
+func (a adviser) about(rule *Rule) string {
 	switch {
 	case rule == nil:
 		return ""
 	case rule.Name == noReadWrite.Name:
-		return u.adviceForDrafts(r, mailbox)
-	case rule.Name == "send-as" && u.o.Delegated:
-		return u.adviceForSendAs(r)
+		return a.forDrafts()
+	case rule.Name == "send-as" && a.delegated:
+		return a.forSendAs()
 	case !rule.Right:
 		return rule.Fix
-	case u.o.Delegated:
-		return u.adviceForPerson(r, mailbox, "Mail.Send", "Mail.Send.Shared")
-	case r.has("Mail.Send"):
+	case a.delegated:
+		return a.forPerson("Mail.Send", "Mail.Send.Shared")
+	case a.rights.has("Mail.Send"):
 		return "the application has Mail.Send, so a policy of Exchange keeps it from this mailbox: in Exchange " +
 			"Online PowerShell, Get-ApplicationAccessPolicy, and " +
-			"Test-ServicePrincipalAuthorization -Identity <application id> -Resource " + mail.Printable(mailbox)
+			"Test-ServicePrincipalAuthorization -Identity <application id> -Resource " + mail.Printable(a.mailbox)
 	}
 	return `give the application Mail.Send for this mailbox: in Exchange Online PowerShell, New-ServicePrincipal ` +
 		`and New-ManagementRoleAssignment -App <application id> ` +
@@ -34,13 +45,13 @@ func (u *Upstream) adviceFor(rule *Rule, mailbox, token string) string {
 		`flow client-credentials`
 }
 
-func (u *Upstream) login() string { return "run: postern upstream login " + mail.Printable(u.o.Name) }
+func (a adviser) login() string { return "run: postern upstream login " + mail.Printable(a.upstream) }
 
-// adviceForPerson names what the consent lacks, or what the person lacks at the mailbox.
-func (u *Upstream) adviceForPerson(r rights, mailbox, own, shared string) string {
-	who, others := "the person who has logged in", false
+// forPerson names what the consent lacks, or what the person lacks at the mailbox.
+func (a adviser) forPerson(own, shared string) string {
+	r, who, others := a.rights, "the person who has logged in", false
 	if r.person != "" {
-		who, others = r.person, !strings.EqualFold(r.person, mailbox)
+		who, others = r.person, !strings.EqualFold(r.person, a.mailbox)
 	}
 	need := own
 	if others {
@@ -51,31 +62,31 @@ func (u *Upstream) adviceForPerson(r rights, mailbox, own, shared string) string
 		return "the consent of " + who + " covers " + listed(r.granted) + ", and " + need +
 			" is needed: in App registrations, API permissions, add the delegated permission " + need +
 			" of Microsoft Graph (have an admin consent where people may not), leave scopes out of " +
-			"[upstream.oauth], and " + u.login()
+			"[upstream.oauth], and " + a.login()
 	case others:
-		return who + " has logged in, and may not use the mailbox " + mail.Printable(mailbox) + ": give " + who +
+		return who + " has logged in, and may not use the mailbox " + mail.Printable(a.mailbox) + ": give " + who +
 			" Send As for it (Add-RecipientPermission), and Full Access for large mail (Add-MailboxPermission), or " +
-			"log in as the mailbox itself; " + u.login()
+			"log in as the mailbox itself; " + a.login()
 	}
 	return "look at the delegated permission " + own + " of the application in App registrations, API permissions, " +
-		"and then " + u.login() + "; an application permission is of no use to a login of a person, and Conditional " +
+		"and then " + a.login() + "; an application permission is of no use to a login of a person, and Conditional " +
 		"Access may refuse too"
 }
 
-func (u *Upstream) adviceForSendAs(r rights) string {
+func (a adviser) forSendAs() string {
 	fix := "give the person who has logged in, or the mailbox, Send As for the address in From, or let the " +
 		"message's From be the mailbox"
-	if r.known && !r.has("Mail.Send.Shared") {
-		fix += "; the consent needs Mail.Send.Shared for that too: " + u.login()
+	if a.rights.known && !a.rights.has("Mail.Send.Shared") {
+		fix += "; the consent needs Mail.Send.Shared for that too: " + a.login()
 	}
 	return fix
 }
 
-// adviceForDrafts is about Mail.ReadWrite.
-func (u *Upstream) adviceForDrafts(r rights, mailbox string) string {
-	if u.o.Delegated {
-		return `large_mail = "upload" makes drafts: ` + u.adviceForPerson(r, mailbox, "Mail.ReadWrite",
-			"Mail.ReadWrite.Shared") + ". Smaller mail is not affected"
+// forDrafts is about Mail.ReadWrite.
+func (a adviser) forDrafts() string {
+	if a.delegated {
+		return `large_mail = "upload" makes drafts: ` + a.forPerson("Mail.ReadWrite", "Mail.ReadWrite.Shared") +
+			". Smaller mail is not affected"
 	}
 	return noReadWrite.Fix
 }

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"bytes"
+	"cmp"
 	"strings"
 
 	"golang.org/x/text/unicode/norm"
@@ -323,17 +324,7 @@ func undisclosed(text string) bool {
 }
 
 // quoted returns the length of the quoted string at the beginning of s; all of it if it has no end.
-func quoted(s string) int {
-	for i := 1; i < len(s); i++ {
-		switch s[i] {
-		case '\\':
-			i++
-		case '"':
-			return i + 1
-		}
-	}
-	return len(s)
-}
+func quoted(s string) int { return cmp.Or(mail.QuotedLen(s), len(s)) }
 
 // unquoted blanks the quoted strings out. One without end is kept: readers differ about it.
 func unquoted(s string) string {

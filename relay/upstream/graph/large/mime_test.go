@@ -296,14 +296,9 @@ func TestPeople(t *testing.T) {
 	}
 }
 
-// What a draft has no room for is named, and what Graph would refuse is not put into it.
-func TestFieldsOfADraft(t *testing.T) {
-	m := messageOf(t, "From: A <a@example.com>\r\nSender: b@example.com\r\nReply-To: c@example.com\r\nReply-To: "+
-		"d@example.com\r\nX-MSMail-Priority: Low\r\n"+
-		"Disposition-Notification-To: A <A@example.com>\r\nX-1: 1\r\nX-2: 2\r\nX-1: "+
-		"again\r\nX-MS-Exchange-Organization-SCL: -1\r\nX-3: \xff\r\nX-4: 4\r\nX-5: 5\r\nX-6: 6\r\nX-7: 7\r\n"+
-		"X-8: "+strings.Repeat("x", maxOwnValue+1)+"\r\nComments: x\r\nReceived: by x\r\nDate: today\r\nKeywords: "+
-		"y\r\n\r\nhello")
+// draftOf rebuilds a message and makes its draft.
+func draftOf(t *testing.T, m *Message) (*Rebuilt, *Draft) {
+	t.Helper()
 	b, err := m.rebuild()
 	if err != nil {
 		t.Fatal(err)
@@ -312,6 +307,18 @@ func TestFieldsOfADraft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return b, d
+}
+
+// What a draft has no room for is named, and what Graph would refuse is not put into it.
+func TestFieldsOfADraft(t *testing.T) {
+	m := messageOf(t, "From: A <a@example.com>\r\nSender: b@example.com\r\nReply-To: c@example.com\r\nReply-To: "+
+		"d@example.com\r\nX-MSMail-Priority: Low\r\n"+
+		"Disposition-Notification-To: A <A@example.com>\r\nX-1: 1\r\nX-2: 2\r\nX-1: "+
+		"again\r\nX-MS-Exchange-Organization-SCL: -1\r\nX-3: \xff\r\nX-4: 4\r\nX-5: 5\r\nX-6: 6\r\nX-7: 7\r\n"+
+		"X-8: "+strings.Repeat("x", maxOwnValue+1)+"\r\nComments: x\r\nReceived: by x\r\nDate: today\r\nKeywords: "+
+		"y\r\n\r\nhello")
+	b, d := draftOf(t, m)
 	if got := strings.Join(d.left, " "); got != "X-1 X-MS-Exchange-Organization-SCL X-3 X-7 X-8 Comments Keywords" {
 		t.Errorf("left %s", got)
 	}
@@ -343,14 +350,7 @@ func TestAutomaticMailSaysSo(t *testing.T) {
 		"Auto-Submitted: auto-generated\r\nX-Auto-Response-Suppress: OOF, AutoReply\r\n": "OOF, AutoReply",
 	} {
 		m := messageOf(t, "From: a@example.com\r\n"+head+"\r\nhello")
-		b, err := m.rebuild()
-		if err != nil {
-			t.Fatal(err)
-		}
-		d, err := b.Draft(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, d := draftOf(t, m)
 		got := ""
 		for _, h := range d.Headers {
 			if h.Name == suppressField {
