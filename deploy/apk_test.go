@@ -20,7 +20,7 @@ import (
 // Alpine's own tools are on no other system: the package is read as they read it.
 func TestAPK(t *testing.T) {
 	control, files := apkFiles(t, packageOf(t, "1", "apk"))
-	for _, want := range []string{"usr/bin/postern", "etc/init.d/postern", "etc/conf.d/postern", "etc/postern/",
+	for _, want := range []string{"usr/bin/postern", "etc/init.d/postern", "etc/conf.d/postern",
 		"usr/share/man/man1/postern.1.gz", "usr/share/man/man5/relay.toml.5.gz",
 		"usr/share/zsh/site-functions/_postern"} {
 		if _, found := files[want]; !found {
@@ -30,6 +30,9 @@ func TestAPK(t *testing.T) {
 	for name := range files {
 		if strings.Contains(name, "systemd") || strings.Contains(name, "sysusers") {
 			t.Errorf("%s is for systemd", name)
+		}
+		if name == "etc/postern/" || strings.HasPrefix(name, "var/") {
+			t.Errorf("apk 2 makes %s root's after the scripts", name)
 		}
 	}
 	for _, name := range []string{".pre-install", ".post-install", ".post-upgrade", ".pre-deinstall"} {
