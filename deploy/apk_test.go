@@ -53,8 +53,8 @@ func TestAPK(t *testing.T) {
 	}
 }
 
-// apkFiles returns the files of an unsigned apk: two tar archives, each compressed for itself, the first of them without
-// an end. It refuses what apk refuses: https://wiki.alpinelinux.org/wiki/Apk_spec
+// apkFiles returns the files of an unsigned apk: two tar archives, each compressed for itself, the first of them
+// without an end. It refuses what apk refuses: https://wiki.alpinelinux.org/wiki/Apk_spec
 func apkFiles(t *testing.T, path string) (control, files map[string]string) {
 	t.Helper()
 	data, err := os.ReadFile(path)
