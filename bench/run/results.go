@@ -144,7 +144,10 @@ func (r *Results) demanded(row row, system string, v float64) (verdict string, o
 		alone, _ := r.Median(system, "signature")
 		return fmt.Sprintf("at most %.2f", 2*alone), v <= 2*alone
 	case row.figure == "backlog full": // what it costs with an empty queue, and a tenth
-		empty, _ := r.Median(system, "backlog empty")
+		empty, known := r.Median(system, "backlog empty")
+		if !known {
+			return "", true
+		}
 		return fmt.Sprintf("at most %.2f", 1.1*empty), v <= 1.1*empty
 	case row.demand == nil:
 		return "", true

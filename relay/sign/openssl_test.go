@@ -121,8 +121,8 @@ func TestKeysAreFreed(t *testing.T) {
 		runtime.GC()
 		return halves.Load()
 	}
-	before := collect()
-	for i := range 500 {
+	before, keys := collect(), make([]crypto.Signer, 500)
+	for i := range keys {
 		s, err := ParseKey(text)
 		if err == nil && i%2 == 0 {
 			_, err = s.Sign(nil, digest[:], crypto.SHA256)
@@ -130,10 +130,12 @@ func TestKeysAreFreed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		keys[i] = s
 	}
-	if halves.Load() <= before {
-		t.Error("keys are not counted")
+	if n := halves.Load(); n < int64(2*len(keys)) {
+		t.Errorf("%d halves of %d keys are counted", n, len(keys))
 	}
+	clear(keys)
 	for deadline := time.Now().Add(time.Minute); collect() > before; runtime.Gosched() {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d halves of keys are there, %d were before", halves.Load(), before)
