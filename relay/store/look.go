@@ -37,7 +37,9 @@ func (s *server) writable() error {
 		err = s.lookBy(began.Add(2 * s.look))
 	}
 	if !noAnswer(err) {
-		s.silent.Store(nil)
+		if s.silent.Swap(nil) != nil {
+			s.refused.Store(nil) // what others met before is over
+		}
 		return err
 	}
 	if !errors.Is(err, ErrAway) {
