@@ -18,7 +18,7 @@ type engine interface {
 	// readBy is told of the connections by which it may read.
 	readBy(r *readers)
 	// reader opens a connection that only reads.
-	reader() (db.Conn, error)
+	reader(ctx context.Context) (db.Conn, error)
 	// snapshot is the statement that begins a transaction which sees one state of everything.
 	snapshot() string
 

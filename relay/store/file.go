@@ -98,7 +98,7 @@ func (f *file) close() error {
 func (f *file) readBy(r *readers) { f.readers = r }
 
 // reader implements engine.
-func (f *file) reader() (db.Conn, error) {
+func (f *file) reader(context.Context) (db.Conn, error) {
 	conn, err := openConn(f.path)
 	if err != nil {
 		return nil, explain(f.path, err)

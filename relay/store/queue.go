@@ -265,31 +265,21 @@ func (s *Store) Writable() error {
 	if err := s.writer.failure(); err != nil {
 		return err
 	}
-	if err := s.engine.room(context.Background()); err != nil {
+	if e, ok := s.engine.(*server); ok {
+		return e.writable()
+	}
+	ctx := context.Background()
+	if err := s.engine.room(ctx); err != nil || s.opts.MaxBytes <= 0 {
 		return err
 	}
-	if s.opts.MaxBytes <= 0 {
-		return nil
-	}
-	ctx, cancel := context.Background(), func() {}
-	if s.Shared() {
-		ctx, cancel = context.WithTimeout(ctx, writableFor)
-	}
-	defer cancel()
-	var have int64
-	err := s.readers.read(ctx, func(conn db.Conn) error {
-		c, err := readCounters(conn, s.engine.layout())
-		have = c.bytes
-		return err
-	})
-	switch {
-	case err == nil && have >= s.opts.MaxBytes:
-		return fullQueue(have, s.opts.MaxBytes)
-	case err != nil && (ctx.Err() != nil || db.KindOf(err) == db.Gone):
-		return away(err)
+	return s.readers.read(ctx, func(conn db.Conn) error { return fullAt(conn, s.engine.layout(), s.opts.MaxBytes) })
+}
+
+// fullAt returns queue.ErrFull when so much is queued, in octets, or more.
+func fullAt(conn db.Conn, l *layout, most int64) error {
+	c, err := readCounters(conn, l)
+	if err == nil && most > 0 && c.bytes >= most {
+		return fullQueue(c.bytes, most)
 	}
 	return err
 }
-
-// writableFor is how long a server may take to say how much is queued before it counts as away.
-const writableFor = 3 * time.Second

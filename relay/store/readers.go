@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"postern/relay/store/internal/db"
 )
@@ -18,7 +19,7 @@ const (
 
 // readers lends connections for reading. Who reads more than a few rows watches its context.
 type readers struct {
-	open  func() (db.Conn, error)
+	open  func(context.Context) (db.Conn, error)
 	begin string       // a transaction that sees one state of everything
 	free  chan db.Conn // nil: not opened yet
 
@@ -26,7 +27,7 @@ type readers struct {
 	closed bool // guarded by mu
 }
 
-func newReaders(open func() (db.Conn, error), begin string, n int) *readers {
+func newReaders(open func(context.Context) (db.Conn, error), begin string, n int) *readers {
 	r := &readers{open: open, begin: begin, free: make(chan db.Conn, n)}
 	for range n {
 		r.free <- nil
@@ -34,7 +35,8 @@ func newReaders(open func() (db.Conn, error), begin string, n int) *readers {
 	return r
 }
 
-// read runs f with a connection of its own and interrupts it when ctx ends.
+// read runs f with a connection of its own and interrupts it when ctx ends. The wait for a connection, and for a new
+// one to be made, ends with ctx too.
 func (r *readers) read(ctx context.Context, f func(db.Conn) error) error {
 	conn, err := r.get(ctx)
 	if err != nil {
@@ -54,7 +56,7 @@ func (r *readers) read(ctx context.Context, f func(db.Conn) error) error {
 		r.free <- conn
 	}()
 	err = f(conn)
-	ended = db.KindOf(err) != db.Gone
+	ended = db.KindOf(err) != db.Gone && !conn.InTransaction()
 	return readError(ctx, err)
 }
 
@@ -89,12 +91,12 @@ func (r *readers) get(ctx context.Context) (db.Conn, error) {
 		err = ErrClosed
 	}
 	r.mu.Unlock()
-	if c, ok := conn.(mortal); ok && !c.Alive() {
+	if c, ok := conn.(mortal); ok && err == nil && !alive(ctx, c, conn) {
 		_ = conn.Close()
 		conn = nil
 	}
 	if err == nil && conn == nil {
-		if conn, err = r.open(); err != nil {
+		if conn, err = r.open(ctx); err != nil {
 			conn = nil // whatever type of nil it is
 		}
 	}
@@ -122,15 +124,34 @@ func (r *readers) close() error {
 	return errors.Join(errs...)
 }
 
+// alive is whether a connection may be used still; the look ends with ctx.
+func alive(ctx context.Context, c mortal, conn db.Conn) bool {
+	defer interruptOn(ctx, conn)()
+	return c.Alive()
+}
+
+// interruptAgain is when what has begun since the last interrupt gets another.
+const interruptAgain = 100 * time.Millisecond
+
 // interruptOn interrupts conn when ctx ends, until the returned function is called; after that conn is
-// left alone.
+// left alone. An interrupt that comes between two statements hits none, so it is repeated.
 func interruptOn(ctx context.Context, conn db.Conn) (stop func()) {
-	ended := make(chan struct{})
+	stopped, ended := make(chan struct{}), make(chan struct{})
 	cancel := context.AfterFunc(ctx, func() {
-		conn.Interrupt()
-		close(ended)
+		defer close(ended)
+		again := time.NewTicker(interruptAgain)
+		defer again.Stop()
+		for {
+			conn.Interrupt()
+			select {
+			case <-stopped:
+				return
+			case <-again.C:
+			}
+		}
 	})
 	return func() {
+		close(stopped)
 		if !cancel() {
 			<-ended
 		}

@@ -73,7 +73,7 @@ func TestLookupsDoNotHoldUpMail(t *testing.T) {
 func TestReadersAfterAFailedOpen(t *testing.T) {
 	var none *postgres.Conn
 	failed := errors.New("no route")
-	r := &readers{open: func() (db.Conn, error) { return none, failed }, free: make(chan db.Conn, 1)}
+	r := &readers{open: func(context.Context) (db.Conn, error) { return none, failed }, free: make(chan db.Conn, 1)}
 	r.free <- nil
 	for range 2 {
 		err := r.read(t.Context(), func(db.Conn) error {

@@ -25,9 +25,11 @@ type server struct {
 	opts    Options
 	told    bool          // that the schema is brought up to date
 	seek    time.Duration // outcomeFor
+	look    time.Duration // lookFor
 	clock   clock
 	readers *readers     // of mail; for what must be known of the database
 	asking  *readers     // for clients who wait
+	looking *readers     // one connection, by which it is found out whether the database answers
 	node    atomic.Int64 // its number; 0: a command
 
 	// Of the writer's goroutine.
@@ -39,7 +41,8 @@ type server struct {
 	tried  time.Time      // when the last connection was tried without success
 	wait   time.Duration  // from then until the next one
 
-	away    atomic.Pointer[failure] // why there is no connection; nil: there is
+	away    atomic.Pointer[failure] // why there is no connection to write; nil: there is
+	silent  atomic.Pointer[failure] // why the last look had no answer; nil: it had one
 	ousted  atomic.Pointer[failure] // another node has taken over; nil: none has
 	refused atomic.Pointer[refused] // the last attempt to connect, if it had no success
 }
@@ -73,8 +76,9 @@ func newServer(o Options, f *fuse) *server {
 	config := postgres.Config{URL: url, Node: o.Node, StatementTimeout: cmp.Or(o.limits.statement, statementFor),
 		LockTimeout: o.limits.lock}
 	s := &server{fuse: f, log: o.Logger, config: config, name: o.Place(), opts: o,
-		seek: cmp.Or(o.limits.outcome, outcomeFor)}
+		seek: cmp.Or(o.limits.outcome, outcomeFor), look: cmp.Or(o.limits.look, lookFor)}
 	s.asking = newReaders(s.asker, s.snapshot(), maxReaders)
+	s.looking = newReaders(s.looker, s.snapshot(), 1)
 	return s
 }
 
@@ -121,9 +125,9 @@ func (s *server) prepare(ctx context.Context, conn *postgres.Conn) error {
 // statementFor is how long a statement may take, but for those that change the schema.
 const statementFor = 30 * time.Second
 
-// limits are how long a statement may take, its wait for a lock, and the search for the outcome of a commit without
-// answer; 0: as usual.
-type limits struct{ statement, lock, outcome time.Duration }
+// limits are how long a statement may take, its wait for a lock, the search for the outcome of a commit without answer,
+// and the first look whether the database answers; 0: as usual.
+type limits struct{ statement, lock, outcome, look time.Duration }
 
 // serverTime is the server's clock in nanoseconds since 1970.
 const serverTime = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000"
@@ -141,7 +145,7 @@ func (s *server) there(ctx context.Context) (bool, error) {
 
 // close implements engine.
 func (s *server) close() error {
-	err := s.asking.close()
+	err := errors.Join(s.asking.close(), s.looking.close())
 	if s.conn != nil {
 		err = errors.Join(err, s.conn.Close())
 	}
@@ -155,16 +159,13 @@ func (s *server) readBy(r *readers) { s.readers = r }
 const askFor = 5 * time.Second
 
 // asker opens a connection for questions of clients who wait, such as whether limits let a message pass.
-func (s *server) asker() (db.Conn, error) {
-	if f := s.away.Load(); f != nil {
-		return nil, f.error
-	}
-	conn, err := s.connect()
+func (s *server) asker(ctx context.Context) (db.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectFor)
+	defer cancel()
+	conn, err := s.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), connectFor)
-	defer cancel()
 	if err := conn.SetStatementTimeout(ctx, askFor); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
@@ -172,7 +173,7 @@ func (s *server) asker() (db.Conn, error) {
 }
 
 // reader implements engine.
-func (s *server) reader() (db.Conn, error) { return s.connect() }
+func (s *server) reader(ctx context.Context) (db.Conn, error) { return s.connect(ctx) }
 
 // refused is why there was no connection, for all who want one until then.
 type refused struct {
@@ -180,19 +181,23 @@ type refused struct {
 	until time.Time
 }
 
-func (s *server) connect() (*postgres.Conn, error) {
+// connect opens a connection, within connectFor and before ctx ends.
+func (s *server) connect(ctx context.Context) (*postgres.Conn, error) {
 	if r := s.refused.Load(); r != nil && time.Now().Before(r.until) {
 		return nil, r.error
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), connectFor)
+	bounded, cancel := context.WithTimeout(ctx, connectFor)
 	defer cancel()
-	conn, err := postgres.Open(ctx, s.config)
-	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrAway, err)
-		s.refused.Store(&refused{err, time.Now().Add(reconnectAt)})
-		return nil, err
+	conn, err := postgres.Open(bounded, s.config)
+	switch {
+	case err == nil:
+		return conn, nil
+	case ctx.Err() != nil: // others may have more time
+		return nil, fmt.Errorf("%w (%w)", ctx.Err(), err)
 	}
-	return conn, nil
+	err = away(err)
+	s.refused.Store(&refused{err, time.Now().Add(reconnectAt)})
+	return nil, err
 }
 
 // snapshot implements engine.
@@ -272,7 +277,7 @@ func (s *server) writing() (*postgres.Conn, error) {
 	if f := s.away.Load(); f != nil && time.Since(s.tried) < s.wait {
 		return nil, f.error
 	}
-	conn, err := s.connect()
+	conn, err := s.connect(context.Background())
 	if err == nil && conn.Server().Standby {
 		err = errors.Join(fmt.Errorf("%w: %s is a standby, or read-only", ErrAway, s.name), conn.Close())
 	}
@@ -404,11 +409,15 @@ func (s *server) claim(db.Conn, int, int64) error { return nil }
 
 // room implements engine.
 func (s *server) room(context.Context) error {
-	if f := s.ousted.Load(); f != nil {
-		return f.error
-	}
-	if f := s.away.Load(); f != nil {
-		return f.error
+	return reason(&s.ousted, &s.away, &s.silent)
+}
+
+// reason is the first of those why there is no database.
+func reason(reasons ...*atomic.Pointer[failure]) error {
+	for _, why := range reasons {
+		if f := why.Load(); f != nil {
+			return f.error
+		}
 	}
 	return nil
 }

@@ -40,8 +40,12 @@ func (s *Store) SharedLimits() *SharedLimits {
 	return newSharedLimits(e.ask, s.opts.MaxKnown)
 }
 
-// ask runs a function with a connection of its own that is in no transaction.
+// ask runs a function with a connection of its own that is in no transaction. While the database is away it is not
+// asked: who waits is a client.
 func (s *server) ask(ctx context.Context, f func(*postgres.Conn) error) error {
+	if err := reason(&s.away, &s.silent); err != nil {
+		return err
+	}
 	return s.asking.read(ctx, func(conn db.Conn) error { return f(conn.(*postgres.Conn)) })
 }
 

@@ -104,20 +104,23 @@ func parse(cfg Config) (*pgconn.Config, error) {
 	}
 	pc.RuntimeParams["client_encoding"] = "UTF8"
 	pc.RuntimeParams["standard_conforming_strings"] = "on"
-	if pc.ValidateConnect == nil && severalHosts(pc) {
+	if pc.ValidateConnect == nil && hosts(pc) > 1 {
 		pc.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
 	return pc, nil
 }
 
-// severalHosts: of several hosts all but one are standbys.
-func severalHosts(pc *pgconn.Config) bool {
-	for _, f := range pc.Fallbacks {
-		if f.Host != pc.Host || f.Port != pc.Port {
-			return true
-		}
+// hosts is how many there are in the URL. Of several all but one are standbys.
+func hosts(pc *pgconn.Config) int {
+	type place struct {
+		host string
+		port uint16
 	}
-	return false
+	all := map[place]bool{{pc.Host, pc.Port}: true}
+	for _, f := range pc.Fallbacks {
+		all[place{f.Host, f.Port}] = true
+	}
+	return len(all)
 }
 
 // Open connects to a database: of several hosts, to the first that takes writes, unless the URL says otherwise.
@@ -125,6 +128,9 @@ func Open(ctx context.Context, cfg Config) (*Conn, error) {
 	pc, err := parse(cfg)
 	if err != nil {
 		return nil, err
+	}
+	if end, ok := ctx.Deadline(); ok { // one that is silent must not take the time of the next
+		pc.ConnectTimeout = min(pc.ConnectTimeout, max(time.Until(end)/time.Duration(hosts(pc)), 1))
 	}
 	pg, err := pgconn.ConnectConfig(ctx, pc)
 	if err != nil {
@@ -248,21 +254,24 @@ func (c *Conn) SetStatementTimeout(ctx context.Context, d time.Duration) error {
 // Lost reports that the connection cannot be used any more.
 func (c *Conn) Lost() bool { return c.run.link.lost != nil }
 
-// Alive finds out whether the server has ended the connection meanwhile, without asking it. Within a transaction it
-// does not.
+// Alive finds out whether the server has ended the connection meanwhile, without asking it: what has not come is not
+// waited for. Within a transaction it does not. It may be interrupted.
 func (c *Conn) Alive() bool {
+	c.run.guard.enter()
+	defer c.run.guard.leave()
 	l := c.run.link
-	for l.lost == nil && l.bare() && l.owed > 0 {
-		_ = l.sync() // it has come already
-	}
-	if l.lost != nil || !l.bare() {
-		return l.lost == nil
-	}
-	switch said, err := peek(l.net); {
-	case err != nil:
-		l.lose(err)
-	case said: // a farewell, or something of no importance
-		_ = c.Run("SELECT 1")
+	for l.lost == nil && l.bare() {
+		said, err := peek(l.net)
+		switch {
+		case err != nil:
+			l.lose(err)
+		case said && l.owed > 0:
+			_ = l.sync()
+			continue
+		case said: // a farewell, or something of no importance
+			_ = c.run.execute("SELECT 1", nil, nil)
+		}
+		break
 	}
 	return l.lost == nil
 }

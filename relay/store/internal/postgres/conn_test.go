@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"postern/relay/store/internal/db"
 )
@@ -632,4 +633,36 @@ func TestUnreached(t *testing.T) {
 			t.Errorf("%s: %v, want %q", url, err, want)
 		}
 	}
+}
+
+// Whoever looks whether a connection is there does not wait for what is owed and does not come.
+func TestAliveDoesNotWait(t *testing.T) {
+	w := newWire(t, server(t))
+	c := open(t, Config{URL: w.url()})
+	for _, err := range c.Rows("SELECT n FROM generate_series(1, 100000) AS n") {
+		must(t, err)
+		w.keep(&w.answers) // that to the end of the loop
+		break
+	}
+	<-w.kept
+	c.run.link.limit, c.run.link.grace = time.Millisecond, time.Millisecond // whoever waits gives up soon
+	if !c.Alive() {
+		t.Error("the connection counts as lost, though nobody has asked anything")
+	}
+	if c.run.link.owed != 1 {
+		t.Errorf("%d answers are owed", c.run.link.owed)
+	}
+}
+
+// Of several hosts a silent one does not take the time of those behind it.
+func TestSilentHost(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer silent.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+	defer cancel()
+	c, err := Open(ctx, Config{URL: fmt.Sprintf("host=127.0.0.1,127.0.0.1 port=%d,%d user=postgres dbname=postgres "+
+		"sslmode=disable connect_timeout=60", silent.Addr().(*net.TCPAddr).Port, server(t).port)})
+	must(t, err)
+	must(t, c.Close())
 }

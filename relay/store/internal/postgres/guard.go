@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"net"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ type guard struct {
 	depth      int           // guarded by mu; calls that run, one within the loop of another
 	protected  bool          // guarded by mu; a commit is not interrupted
 	stopped    bool          // guarded by mu; by an interrupt
+	until      time.Time     // guarded by mu; when what was stopped is given up
 	cancelling chan struct{} // guarded by mu; closed when the server has taken the request
 }
 
@@ -62,7 +64,22 @@ func (g *guard) isStopped() bool {
 	return g.stopped
 }
 
-// interrupt asks the server to cancel what runs, if anything does.
+// bound sets when an answer is given up: no later than an interrupt has said.
+func (g *guard) bound(conn net.Conn, until time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.stopped && (until.IsZero() || g.until.Before(until)) {
+		until = g.until
+	}
+	_ = conn.SetDeadline(until)
+}
+
+// cancelFor is how long a server may take to cancel what runs, the request and the answer together. A connection on
+// which it takes longer is given up.
+const cancelFor = 2 * time.Second
+
+// interrupt asks the server to cancel what runs, if anything does. The request is a connection of its own, which a
+// server that is silent takes and never answers.
 func (g *guard) interrupt(pg *pgconn.PgConn, l *link) {
 	g.mu.Lock()
 	if g.depth == 0 || g.protected || g.cancelling != nil {
@@ -70,14 +87,21 @@ func (g *guard) interrupt(pg *pgconn.PgConn, l *link) {
 		return
 	}
 	done := make(chan struct{})
-	g.stopped, g.cancelling = true, done
+	g.stopped, g.cancelling, g.until = true, done, time.Now().Add(min(cancelFor, l.grace))
+	_ = l.net.SetDeadline(g.until)
+	ctx, cancel := context.WithDeadline(context.Background(), g.until)
 	g.mu.Unlock()
 	defer close(done)
-	ctx, cancel := context.WithTimeout(context.Background(), l.grace)
 	defer cancel()
-	until := time.Now().Add(l.grace)
 	if err := pg.CancelRequest(ctx); err != nil || ctx.Err() != nil { // then the connection has to go
-		until = time.Now()
+		g.giveUp(l.net)
 	}
-	_ = l.net.SetDeadline(until)
+}
+
+// giveUp ends the wait for an answer.
+func (g *guard) giveUp(conn net.Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.until = time.Now()
+	_ = conn.SetDeadline(g.until)
 }

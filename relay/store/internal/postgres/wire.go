@@ -106,7 +106,7 @@ func (l *link) arm() {
 	if l.limit > 0 {
 		until = time.Now().Add(l.limit + l.grace)
 	}
-	_ = l.net.SetDeadline(until)
+	l.guard.bound(l.net, until)
 }
 
 // flush sends what is queued.
