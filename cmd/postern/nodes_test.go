@@ -209,8 +209,8 @@ type arrival struct {
 
 func newProvider(t *testing.T, cert testkit.Cert) *provider {
 	t.Helper()
-	p := &provider{nodes: map[int]string{}, open: map[int]session{}, counted: map[string]int{}, tried: map[string]bool{},
-		next:      make(chan struct{}),
+	p := &provider{nodes: map[int]string{}, open: map[int]session{}, counted: map[string]int{},
+		tried: map[string]bool{}, next: make(chan struct{}),
 		tormentor: &tormentor{rnd: rand.New(rand.NewPCG(1, 2)), unanswered: map[string]bool{}}}
 	p.fake = fakesmtp.New(fakesmtp.Config{TLS: cert.Server(), Extensions: fakesmtp.Full, Mechanisms: []string{"PLAIN"},
 		Users: map[string]string{"relay": "upstream secret"}, Hook: p.see, Closed: p.closed,

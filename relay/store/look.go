@@ -11,9 +11,9 @@ import (
 
 // Whether the database answers is found out by a look, once a second: a question on a connection that is for nothing
 // else, so that it waits neither for those who read and write nor for their locks. Where no answer comes for lookFor, a
-// new connection is tried, for what is left of twice that: the way of the old one may be what is gone. With the
-// request to cancel that a question may need at its end, a look that finds nothing is over after 10 seconds at most, and
-// a database that answers within lookFor, however slowly all else goes, is never away.
+// new connection is tried, for what is left of twice that: the way of the old one may be what is gone. With the request
+// to cancel that a question may need at its end, a look that finds nothing is over after 10 seconds at most, and a
+// database that answers within lookFor, however slowly all else goes, is never away.
 const lookFor = 4 * time.Second
 
 // looker opens the connection for looks, whatever others have just met.

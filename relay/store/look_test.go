@@ -12,8 +12,8 @@ import (
 	"postern/relay/store/internal/postgres"
 )
 
-// stalling is a store at a server that can be made silent. Its statements may take an hour, so that whoever waits for one
-// of them fails the test.
+// stalling is a store at a server that can be made silent. Its statements may take an hour, so that whoever waits for
+// one of them fails the test.
 type stalling struct {
 	*Store
 	t    *testing.T
@@ -164,16 +164,32 @@ func TestSlowIsNotSilent(t *testing.T) {
 	}
 }
 
+// tellingConn tells of interrupts.
+type tellingConn struct {
+	db.Conn
+	tells chan struct{}
+}
+
+func (c tellingConn) Interrupt() {
+	c.Conn.Interrupt()
+	select {
+	case c.tells <- struct{}{}:
+	default:
+	}
+}
+
 // An interrupt that comes between two statements ends the next one.
 func TestInterruptBetweenStatements(t *testing.T) {
 	l := newStall(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	err := l.readers.read(ctx, func(conn db.Conn) error {
+	err := l.readers.read(t.Context(), func(conn db.Conn) error {
+		ctx, cancel := context.WithCancel(t.Context())
+		c := tellingConn{conn, make(chan struct{}, 1)}
+		defer interruptOn(ctx, c)()
 		cancel()
-		time.Sleep(2 * interruptAgain) // the first interrupts hit nothing
+		<-c.tells // that one hit nothing
 		return conn.Run("SELECT pg_sleep(100)")
 	})
-	if !errors.Is(err, context.Canceled) {
+	if db.KindOf(err) != db.Interrupted {
 		t.Error(err)
 	}
 }
