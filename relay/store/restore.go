@@ -210,7 +210,7 @@ func (r *Restoration) place(name string) error {
 	}
 	r.step("place " + name)
 	r.placed = true
-	return r.data.Rename(filepath.Join(restoring, name), name)
+	return disk.RenameIn(r.data, filepath.Join(restoring, name), name)
 }
 
 // Abandon removes what was collected, unless some of it has its place already: then only a restore brings the directory
