@@ -47,4 +47,10 @@ func TestInRoot(t *testing.T) {
 	if err := RenameIn(root, "old", outside); err == nil {
 		t.Error("it left its root")
 	}
+	if err := SyncIn(root, "."); err != nil {
+		t.Error(err)
+	}
+	if err := SyncIn(root, filepath.Dir(outside)); err == nil && filepath.VolumeName(dir) == "" {
+		t.Error("a directory outside was synced")
+	}
 }

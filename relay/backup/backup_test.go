@@ -884,3 +884,28 @@ func TestRestoreOfDamaged(t *testing.T) {
 		whole[at] ^= 4
 	}
 }
+
+// A directory that another user has left where files are collected is ours alone before anything is in it.
+func TestRestoreCollectsAlone(t *testing.T) {
+	h := newHome(t)
+	_, plain := h.make(h.options("plain"))
+	dir := filepath.Join(h.base, "new")
+	there := filepath.Join(dir, "restoring")
+	h.must(errors.Join(os.MkdirAll(there, 0o700), os.Chmod(there, 0o777)))
+	if os.Geteuid() == 0 {
+		h.must(os.Chown(there, 1000, 1000))
+	}
+	looked := false
+	_, err := h.restore(plain, RestoreOptions{Dir: dir, SealKey: filepath.Join(h.dir, seal.KeyFile),
+		step: func(step string) {
+			info, err := os.Stat(there)
+			if looked = looked || step == "write postern.db"; err != nil || looked && (info.Mode().Perm() != 0o700 ||
+				info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid())) {
+				h.Fatalf("%s: %v, %v", step, info.Mode(), err)
+			}
+		}})
+	h.must(err)
+	if !looked {
+		t.Error("nothing was written")
+	}
+}

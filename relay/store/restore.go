@@ -39,9 +39,13 @@ func notRestoring(dir string) error {
 
 // Restoration brings files into an empty data directory: all of them, or none that anybody would use.
 type Restoration struct {
-	dir    string
-	data   *os.Root // of dir. Root may restore while its owner puts links into it: nothing is changed through one
-	in     *os.Root // of restoring
+	dir string
+	// Root may restore while the owner of dir renames what is in it, and puts links there. So all is done within these
+	// two, or by the path of held.
+	data   *os.Root // of dir
+	in     *os.Root // of restoring, which is ours alone
+	held   *os.File // restoring, open
+	path   string   // of held: see Dir
 	unlock func()
 	step   func(what string) // is told before each change
 	placed bool              // something has its place, or may have had it after an earlier restore
@@ -82,7 +86,7 @@ func (r *Restoration) begin() (err error) {
 	if err := r.collect(); err != nil {
 		return err
 	}
-	return errors.Join(r.clear(names), disk.SyncDir(r.dir))
+	return errors.Join(r.clear(names), disk.SyncIn(r.data, "."))
 }
 
 // collect opens the directory in which files are collected, and makes it where it is missing.
@@ -100,13 +104,50 @@ func (r *Restoration) collect() error {
 	if err == nil {
 		r.in, err = r.data.OpenRoot(restoring)
 	}
+	if err == nil {
+		r.held, err = r.in.Open(".")
+	}
+	if err != nil {
+		return err
+	}
+	if now, err := r.held.Stat(); err != nil || !os.SameFile(info, now) {
+		return errors.Join(err, errSwapped)
+	}
+	r.path = filepath.Clean(pathOf(r.held))
+	return aloneIn(r.held)
+}
+
+var errSwapped = errors.New(restoring + " is another directory now than it was: stop what moves it, and begin anew")
+
+// Dir is a path of where files are collected. On Linux it leads there whatever is renamed meanwhile. Elsewhere, or
+// without /proc, somebody who may write to the data directory could put another one in its place: Stays tells.
+func (r *Restoration) Dir() string { return r.path }
+
+// Stays refuses to go on where Dir leads elsewhere by now.
+func (r *Restoration) Stays() error { return leadsTo(r.path, r.held) }
+
+// leadsTo returns nil if a path is that of an open directory.
+func leadsTo(path string, dir *os.File) error {
+	there, err := os.Stat(path)
+	if err != nil {
+		return errors.Join(err, errSwapped)
+	}
+	opened, err := dir.Stat()
+	if err == nil && !os.SameFile(there, opened) {
+		err = errSwapped
+	}
 	return err
 }
 
-// Dir is where files are collected.
-func (r *Restoration) Dir() string { return filepath.Join(r.dir, restoring) }
+// Named adds to an error that has Dir in it what people know that by.
+func (r *Restoration) Named(err error) error {
+	if at := r.in.Name(); err != nil && r.path != at && strings.Contains(err.Error(), r.path) {
+		return fmt.Errorf("%w (%s is %s)", err, r.path, at)
+	}
+	return err
+}
 
-// Root is Dir, for who writes into it.
+// Root is where files are collected, for who writes there.
 func (r *Restoration) Root() *os.Root { return r.in }
 
 // mayClear refuses a directory in use. While a restore is broken off there nobody else has written to it, so that what
@@ -185,15 +226,15 @@ func (r *Restoration) Finish() error {
 			return err
 		}
 	}
-	if err := disk.SyncDir(r.dir); err != nil {
+	if err := disk.SyncIn(r.data, "."); err != nil {
 		return err
 	}
 	r.step("end " + restoring)
-	r.in.Close() // Windows removes no directory that is open
+	r.leave()
 	if err := r.data.RemoveAll(restoring); err != nil {
 		return err
 	}
-	return disk.SyncDir(r.dir)
+	return disk.SyncIn(r.data, ".")
 }
 
 // place gives what was collected under a name, if anything, its place.
@@ -220,16 +261,24 @@ func (r *Restoration) Abandon() error {
 		return r.empty()
 	}
 	r.step("abandon")
-	r.in.Close()
-	return errors.Join(r.data.RemoveAll(restoring), disk.SyncDir(r.dir))
+	err := r.empty() // under another name it would stay
+	r.leave()
+	return errors.Join(err, r.data.RemoveAll(restoring), disk.SyncIn(r.data, "."))
+}
+
+// leave closes where files are collected: Windows removes no directory that is open.
+func (r *Restoration) leave() {
+	r.held.Close()
+	if r.in != nil {
+		r.in.Close()
+	}
 }
 
 // Close gives the lock back.
 func (r *Restoration) Close() {
-	for _, root := range []*os.Root{r.in, r.data} {
-		if root != nil {
-			root.Close()
-		}
+	r.leave()
+	if r.data != nil {
+		r.data.Close()
 	}
 	r.unlock()
 }
