@@ -24,6 +24,10 @@ import (
 // it is there nothing else uses data_dir: what is in there is not whole.
 const restoring = "restoring"
 
+// placedMark is a file in restoring from before the first thing gets its place: an empty directory would be taken for a
+// new one then, and is left refused.
+const placedMark = "placed"
+
 // ErrRestoring: a restore was broken off, or is running.
 var ErrRestoring = errors.New("a restore into it has not ended")
 
@@ -48,7 +52,7 @@ type Restoration struct {
 	path   string   // of held: see Dir
 	unlock func()
 	step   func(what string) // is told before each change
-	placed bool              // something has its place, or may have had it after an earlier restore
+	placed bool              // there is placedMark
 }
 
 // BeginRestore takes the lock of a data directory that has nothing in it, and makes the place where files are
@@ -81,9 +85,16 @@ func (r *Restoration) begin() (err error) {
 		if err := mayClear(names); err != nil {
 			return err
 		}
-		r.placed = true // of what had its place: an empty directory would be taken for a new one
 	}
 	if err := r.collect(); err != nil {
+		return err
+	}
+	_, err = r.in.Lstat(placedMark)
+	r.placed = err == nil
+	if len(names) > 1 { // an older version made no mark, and the removal at the end may have been broken off
+		err = r.mark()
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return errors.Join(r.clear(names), disk.SyncIn(r.data, "."))
@@ -183,7 +194,9 @@ func (r *Restoration) clear(names []string) error {
 func (r *Restoration) empty() error {
 	entries, err := fs.ReadDir(r.in.FS(), ".")
 	for _, e := range entries {
-		err = errors.Join(err, r.in.RemoveAll(e.Name()))
+		if e.Name() != placedMark {
+			err = errors.Join(err, r.in.RemoveAll(e.Name()))
+		}
 	}
 	return err
 }
@@ -221,6 +234,9 @@ func (r *Restoration) Finish() error {
 		return errors.Join(err, fmt.Errorf("%s was empty, and has %s now: stop what uses it, and begin anew", r.dir,
 			strings.Join(names, ", ")))
 	}
+	if err := r.mark(); err != nil {
+		return err
+	}
 	for _, name := range restored {
 		if err := r.place(name); err != nil {
 			return err
@@ -237,6 +253,20 @@ func (r *Restoration) Finish() error {
 	return disk.SyncIn(r.data, ".")
 }
 
+// mark notes that from now on something may have its place.
+func (r *Restoration) mark() error {
+	if r.placed {
+		return nil
+	}
+	r.step("mark " + restoring)
+	f, err := r.in.OpenFile(placedMark, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	r.placed = true
+	return errors.Join(f.Close(), disk.SyncIn(r.in, "."))
+}
+
 // place gives what was collected under a name, if anything, its place.
 func (r *Restoration) place(name string) error {
 	_, err := r.in.Lstat(name)
@@ -250,7 +280,6 @@ func (r *Restoration) place(name string) error {
 		return err
 	}
 	r.step("place " + name)
-	r.placed = true
 	return disk.RenameIn(r.data, filepath.Join(restoring, name), name)
 }
 
@@ -258,7 +287,9 @@ func (r *Restoration) place(name string) error {
 // into use again.
 func (r *Restoration) Abandon() error {
 	if r.placed {
-		return r.empty()
+		return errors.Join(r.empty(), fmt.Errorf("%s stays refused, since a restore had put something into it: run "+
+			"postern restore again with what it needs, or remove %s to begin with an empty one", r.dir,
+			filepath.Join(r.dir, restoring)))
 	}
 	r.step("abandon")
 	err := r.empty() // under another name it would stay
