@@ -1,6 +1,8 @@
 package disk
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 )
@@ -26,5 +28,29 @@ func TestSame(t *testing.T) {
 	}
 	if _, err := Same(dir, filepath.Join(dir, "absent")); err == nil && filepath.VolumeName(dir) == "" {
 		t.Error("what is not there is on a file system")
+	}
+}
+
+// What is in a root keeps to it.
+func TestInRoot(t *testing.T) {
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	outside := filepath.Join(t.TempDir(), "file")
+	err = errors.Join(os.WriteFile(filepath.Join(dir, "new"), []byte("new"), 0o600), RenameIn(root, "new", "old"))
+	if text, readErr := os.ReadFile(filepath.Join(dir, "old")); string(text) != "new" {
+		t.Errorf("%q, %v, %v", text, err, readErr)
+	}
+	if err := RenameIn(root, "old", outside); err == nil {
+		t.Error("it left its root")
+	}
+	if err := SyncIn(root, "."); err != nil {
+		t.Error(err)
+	}
+	if err := SyncIn(root, filepath.Dir(outside)); err == nil && filepath.VolumeName(dir) == "" {
+		t.Error("a directory outside was synced")
 	}
 }

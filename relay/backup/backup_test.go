@@ -621,7 +621,8 @@ func TestRestoreAgainFails(t *testing.T) {
 	} {
 		_, err := h.restore(all, o)
 		if after := names(t, dir); err == nil || o.Passphrase.Ask != nil && !slices.Equal(before, after) ||
-			o.Settle != nil && !slices.Equal(after, []string{"restoring"}) {
+			o.Settle != nil && (!slices.Equal(after, []string{"restoring", "restoring/placed"}) ||
+				!strings.Contains(err.Error(), "or remove "+filepath.Join(dir, "restoring")+" to begin")) {
 			t.Errorf("%v: %v", err, after)
 		}
 		_, err = store.Open(t.Context(), store.Options{Dir: dir, Daemon: true})
@@ -632,6 +633,18 @@ func TestRestoreAgainFails(t *testing.T) {
 	_, err := h.restore(all, RestoreOptions{Dir: dir})
 	h.must(err)
 	h.wantHome(dir, "alerts.json", "tls", "tls/self-signed-rsa.pem", "tls/self-signed.crt")
+}
+
+// One that is refused after another was broken off with nothing in its place leaves the directory as empty as it was.
+func TestRestoreAgainRefused(t *testing.T) {
+	h := newHome(t)
+	_, plain := h.make(h.options("plain"))
+	dir := filepath.Join(h.base, "new")
+	h.must(os.MkdirAll(filepath.Join(dir, "restoring", "tls"), 0o700))
+	_, err := h.restore(plain, RestoreOptions{Dir: dir})
+	if left := names(t, dir); err == nil || !strings.Contains(err.Error(), "--seal-key") || len(left) > 0 {
+		t.Errorf("%v; it has %v", err, left)
+	}
 }
 
 // A backup that is killed leaves no file of its name, or a whole one, and the next is not in its way.
@@ -882,5 +895,30 @@ func TestRestoreOfDamaged(t *testing.T) {
 			t.Errorf("changed at %d, it is taken for whole", at)
 		}
 		whole[at] ^= 4
+	}
+}
+
+// A directory that another user has left where files are collected is ours alone before anything is in it.
+func TestRestoreCollectsAlone(t *testing.T) {
+	h := newHome(t)
+	_, plain := h.make(h.options("plain"))
+	dir := filepath.Join(h.base, "new")
+	there := filepath.Join(dir, "restoring")
+	h.must(errors.Join(os.MkdirAll(there, 0o700), os.Chmod(there, 0o777)))
+	if os.Geteuid() == 0 {
+		h.must(os.Chown(there, 1000, 1000))
+	}
+	looked := false
+	_, err := h.restore(plain, RestoreOptions{Dir: dir, SealKey: filepath.Join(h.dir, seal.KeyFile),
+		step: func(step string) {
+			info, err := os.Stat(there)
+			if looked = looked || step == "write postern.db"; err != nil || looked && (info.Mode().Perm() != 0o700 ||
+				info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid())) {
+				h.Fatalf("%s: %v, %v", step, info.Mode(), err)
+			}
+		}})
+	h.must(err)
+	if !looked {
+		t.Error("nothing was written")
 	}
 }

@@ -56,15 +56,15 @@ func Restore(ctx context.Context, from io.Reader, o RestoreOptions) (m Manifest,
 		return m, err
 	}
 	defer r.Close()
-	if m, err = o.gather(ctx, archive, r.Root()); err == nil {
-		err = o.settle(ctx, r.Dir(), &m)
+	if m, err = o.gather(ctx, archive, r); err == nil {
+		err = o.settle(ctx, r, &m)
 	}
 	if err == nil {
 		o.Progress("put everything in its place")
 		err = r.Finish()
 	}
 	if err != nil {
-		err = errors.Join(err, r.Abandon())
+		err = errors.Join(r.Named(err), r.Abandon())
 	}
 	return m, err
 }
@@ -87,7 +87,7 @@ func Check(ctx context.Context, from io.Reader, o RestoreOptions) (m Manifest, e
 		return m, err
 	}
 	defer in.Close()
-	m, held, err := o.verify(ctx, archive, in, func(name string) bool { return name == store.FileName })
+	m, held, err := o.verify(ctx, archive, in, dir, func(name string) bool { return name == store.FileName })
 	if err != nil || !m.HasKey() && o.SealKey == "" {
 		return m, err
 	}
@@ -119,9 +119,10 @@ func Configuration(from io.Reader, passphrase Passphrase) (text []byte, err erro
 // maxConfig bounds relay.toml, in octets.
 const maxConfig = 16 << 20
 
-// gather puts all parts into dir, verified, with the key.
-func (o *RestoreOptions) gather(ctx context.Context, from plain, dir *os.Root) (m Manifest, err error) {
-	m, held, err := o.verify(ctx, from, dir, func(name string) bool { return name != configName }) // its owner's
+// gather puts all parts into their place, verified, with the key.
+func (o *RestoreOptions) gather(ctx context.Context, from plain, r *store.Restoration) (m Manifest, err error) {
+	wanted := func(name string) bool { return name != configName } // its owner's
+	m, held, err := o.verify(ctx, from, r.Root(), r.Dir(), wanted)
 	if err != nil {
 		return m, err
 	}
@@ -130,15 +131,15 @@ func (o *RestoreOptions) gather(ctx context.Context, from plain, dir *os.Root) (
 		return m, err
 	}
 	o.step("write " + seal.KeyFile)
-	return m, write(dir, seal.KeyFile, bytes.NewReader(key))
+	return m, write(r.Root(), seal.KeyFile, bytes.NewReader(key))
 }
 
 // verify puts those parts into dir that are wanted, the store at least, looks whether all are whole, and returns the
-// key that seals secrets, if there is one.
-func (o *RestoreOptions) verify(ctx context.Context, from plain, dir *os.Root, wanted func(name string) bool) (
-	m Manifest, key []byte, err error) {
+// key that seals secrets, if there is one. path is that of dir.
+func (o *RestoreOptions) verify(ctx context.Context, from plain, dir *os.Root, path string,
+	wanted func(name string) bool) (m Manifest, key []byte, err error) {
 	o.Progress("read the backup")
-	accept := func(m *Manifest) error { return o.accept(dir.Name(), m) }
+	accept := func(m *Manifest) error { return o.accept(dir, path, m) }
 	m, err = readArchive(from, accept, func(p Part, r io.Reader) (err error) {
 		switch {
 		case p.Name == seal.KeyFile:
@@ -152,17 +153,18 @@ func (o *RestoreOptions) verify(ctx context.Context, from plain, dir *os.Root, w
 		return m, nil, unread(err)
 	}
 	o.Progress("read the store in it")
-	if err := store.ExamineFile(ctx, dir.Name()); err != nil {
+	if err := store.ExamineFile(ctx, path); err != nil {
 		return m, nil, unread(err)
 	}
 	return m, key, nil
 }
 
 // accept refuses a backup for which there is no room, and those that Accept does.
-func (o *RestoreOptions) accept(dir string, m *Manifest) error {
-	room, err := disk.Of(dir)
+func (o *RestoreOptions) accept(dir *os.Root, path string, m *Manifest) error {
+	room, err := disk.Of(path)
 	if err == nil && m.Size() > room.Free {
-		err = fmt.Errorf("it takes %d MB, and %d MB are free in %s: make room", m.Size()/1e6, room.Free/1e6, dir)
+		err = fmt.Errorf("it takes %d MB, and %d MB are free in %s: make room", m.Size()/1e6, room.Free/1e6,
+			dir.Name())
 	}
 	if err != nil {
 		return err
@@ -194,7 +196,7 @@ func write(dir *os.Root, name string, r io.Reader) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	return errors.Join(err, f.Close(), disk.SyncDir(filepath.Dir(filepath.Join(dir.Name(), name))))
+	return errors.Join(err, f.Close(), disk.SyncIn(dir, filepath.Dir(name)))
 }
 
 // key is the one that opens what is sealed in the store: held by the backup, or in a file.
@@ -232,18 +234,21 @@ func (o *RestoreOptions) key(held []byte, m *Manifest) (key []byte, err error) {
 const maxKey = 1 << 10
 
 // settle brings the schema up to date and makes the store ready for its new life.
-func (o *RestoreOptions) settle(ctx context.Context, dir string, m *Manifest) error {
+func (o *RestoreOptions) settle(ctx context.Context, r *store.Restoration, m *Manifest) error {
 	o.step("settle")
-	s, err := store.Open(ctx, store.Options{Dir: dir, Daemon: true, MinFree: -1})
+	if err := r.Stays(); err != nil {
+		return err
+	}
+	s, err := store.Open(ctx, store.Options{Dir: r.Dir(), Daemon: true, MinFree: -1})
 	if err != nil {
 		return err
 	}
 	s.Hurry()
 	err = o.Settle(ctx, s, m)
-	if err = errors.Join(err, s.Close()); err != nil {
+	if err = errors.Join(err, s.Close(), r.Stays()); err != nil {
 		return err
 	}
-	return store.WholeFile(dir)
+	return store.WholeFile(r.Dir())
 }
 
 // reader ends when its context does.

@@ -298,7 +298,8 @@ func TestFailedFirstOpen(t *testing.T) {
 	good, o := migrations, at(t, Options{Dir: t.TempDir()})
 	t.Cleanup(func() { migrations = good })
 	migrations = append(good[:5:5], migration{both: "CREATE TABLE user (y)"})
-	if _, err := Open(t.Context(), o); err == nil || !strings.Contains(err.Error(), "to 6: ") {
+	if _, err := Open(t.Context(), o); err == nil || !strings.Contains(err.Error(), "make the store: ") ||
+		!strings.HasSuffix(err.Error(), "; nothing of it is left") {
 		t.Fatalf("a migration that fails: %v", err)
 	}
 	migrations = good

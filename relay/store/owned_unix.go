@@ -32,3 +32,16 @@ func ownedAs(dir string, in *os.Root, name string) error {
 	}
 	return nil
 }
+
+// aloneIn leaves a directory that is open to us alone: root may find one there that another user has made, who could
+// put anything into it.
+func aloneIn(dir *os.File) error {
+	info, err := dir.Stat()
+	if err == nil && owner(info) != os.Geteuid() {
+		err = dir.Chown(os.Geteuid(), -1)
+	}
+	if err != nil {
+		return err
+	}
+	return dir.Chmod(0o700)
+}

@@ -24,6 +24,10 @@ import (
 // it is there nothing else uses data_dir: what is in there is not whole.
 const restoring = "restoring"
 
+// placedMark is a file in restoring from before the first thing gets its place: an empty directory would be taken for a
+// new one then, and is left refused.
+const placedMark = "placed"
+
 // ErrRestoring: a restore was broken off, or is running.
 var ErrRestoring = errors.New("a restore into it has not ended")
 
@@ -39,12 +43,16 @@ func notRestoring(dir string) error {
 
 // Restoration brings files into an empty data directory: all of them, or none that anybody would use.
 type Restoration struct {
-	dir    string
-	data   *os.Root // of dir. Root may restore while its owner puts links into it: nothing is changed through one
-	in     *os.Root // of restoring
+	dir string
+	// Root may restore while the owner of dir renames what is in it, and puts links there. So all is done within these
+	// two, or by the path of held.
+	data   *os.Root // of dir
+	in     *os.Root // of restoring, which is ours alone
+	held   *os.File // restoring, open
+	path   string   // of held: see Dir
 	unlock func()
 	step   func(what string) // is told before each change
-	placed bool              // something has its place, or may have had it after an earlier restore
+	placed bool              // there is placedMark
 }
 
 // BeginRestore takes the lock of a data directory that has nothing in it, and makes the place where files are
@@ -77,12 +85,19 @@ func (r *Restoration) begin() (err error) {
 		if err := mayClear(names); err != nil {
 			return err
 		}
-		r.placed = true // of what had its place: an empty directory would be taken for a new one
 	}
 	if err := r.collect(); err != nil {
 		return err
 	}
-	return errors.Join(r.clear(names), disk.SyncDir(r.dir))
+	_, err = r.in.Lstat(placedMark)
+	r.placed = err == nil
+	if len(names) > 1 { // an older version made no mark, and the removal at the end may have been broken off
+		err = r.mark()
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return errors.Join(r.clear(names), disk.SyncIn(r.data, "."))
 }
 
 // collect opens the directory in which files are collected, and makes it where it is missing.
@@ -100,13 +115,50 @@ func (r *Restoration) collect() error {
 	if err == nil {
 		r.in, err = r.data.OpenRoot(restoring)
 	}
+	if err == nil {
+		r.held, err = r.in.Open(".")
+	}
+	if err != nil {
+		return err
+	}
+	if now, err := r.held.Stat(); err != nil || !os.SameFile(info, now) {
+		return errors.Join(err, errSwapped)
+	}
+	r.path = filepath.Clean(pathOf(r.held))
+	return aloneIn(r.held)
+}
+
+var errSwapped = errors.New(restoring + " is another directory now than it was: stop what moves it, and begin anew")
+
+// Dir is a path of where files are collected. On Linux it leads there whatever is renamed meanwhile. Elsewhere, or
+// without /proc, somebody who may write to the data directory could put another one in its place: Stays tells.
+func (r *Restoration) Dir() string { return r.path }
+
+// Stays refuses to go on where Dir leads elsewhere by now.
+func (r *Restoration) Stays() error { return leadsTo(r.path, r.held) }
+
+// leadsTo returns nil if a path is that of an open directory.
+func leadsTo(path string, dir *os.File) error {
+	there, err := os.Stat(path)
+	if err != nil {
+		return errors.Join(err, errSwapped)
+	}
+	opened, err := dir.Stat()
+	if err == nil && !os.SameFile(there, opened) {
+		err = errSwapped
+	}
 	return err
 }
 
-// Dir is where files are collected.
-func (r *Restoration) Dir() string { return filepath.Join(r.dir, restoring) }
+// Named adds to an error that has Dir in it what people know that by.
+func (r *Restoration) Named(err error) error {
+	if at := r.in.Name(); err != nil && r.path != at && strings.Contains(err.Error(), r.path) {
+		return fmt.Errorf("%w (%s is %s)", err, r.path, at)
+	}
+	return err
+}
 
-// Root is Dir, for who writes into it.
+// Root is where files are collected, for who writes there.
 func (r *Restoration) Root() *os.Root { return r.in }
 
 // mayClear refuses a directory in use. While a restore is broken off there nobody else has written to it, so that what
@@ -142,7 +194,9 @@ func (r *Restoration) clear(names []string) error {
 func (r *Restoration) empty() error {
 	entries, err := fs.ReadDir(r.in.FS(), ".")
 	for _, e := range entries {
-		err = errors.Join(err, r.in.RemoveAll(e.Name()))
+		if e.Name() != placedMark {
+			err = errors.Join(err, r.in.RemoveAll(e.Name()))
+		}
 	}
 	return err
 }
@@ -180,20 +234,37 @@ func (r *Restoration) Finish() error {
 		return errors.Join(err, fmt.Errorf("%s was empty, and has %s now: stop what uses it, and begin anew", r.dir,
 			strings.Join(names, ", ")))
 	}
+	if err := r.mark(); err != nil {
+		return err
+	}
 	for _, name := range restored {
 		if err := r.place(name); err != nil {
 			return err
 		}
 	}
-	if err := disk.SyncDir(r.dir); err != nil {
+	if err := disk.SyncIn(r.data, "."); err != nil {
 		return err
 	}
 	r.step("end " + restoring)
-	r.in.Close() // Windows removes no directory that is open
+	r.leave()
 	if err := r.data.RemoveAll(restoring); err != nil {
 		return err
 	}
-	return disk.SyncDir(r.dir)
+	return disk.SyncIn(r.data, ".")
+}
+
+// mark notes that from now on something may have its place.
+func (r *Restoration) mark() error {
+	if r.placed {
+		return nil
+	}
+	r.step("mark " + restoring)
+	f, err := r.in.OpenFile(placedMark, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	r.placed = true
+	return errors.Join(f.Close(), disk.SyncIn(r.in, "."))
 }
 
 // place gives what was collected under a name, if anything, its place.
@@ -209,27 +280,36 @@ func (r *Restoration) place(name string) error {
 		return err
 	}
 	r.step("place " + name)
-	r.placed = true
-	return r.data.Rename(filepath.Join(restoring, name), name)
+	return disk.RenameIn(r.data, filepath.Join(restoring, name), name)
 }
 
 // Abandon removes what was collected, unless some of it has its place already: then only a restore brings the directory
 // into use again.
 func (r *Restoration) Abandon() error {
 	if r.placed {
-		return r.empty()
+		return errors.Join(r.empty(), fmt.Errorf("%s stays refused, since a restore had put something into it: run "+
+			"postern restore again with what it needs, or remove %s to begin with an empty one", r.dir,
+			filepath.Join(r.dir, restoring)))
 	}
 	r.step("abandon")
-	r.in.Close()
-	return errors.Join(r.data.RemoveAll(restoring), disk.SyncDir(r.dir))
+	err := r.empty() // under another name it would stay
+	r.leave()
+	return errors.Join(err, r.data.RemoveAll(restoring), disk.SyncIn(r.data, "."))
+}
+
+// leave closes where files are collected: Windows removes no directory that is open.
+func (r *Restoration) leave() {
+	r.held.Close()
+	if r.in != nil {
+		r.in.Close()
+	}
 }
 
 // Close gives the lock back.
 func (r *Restoration) Close() {
-	for _, root := range []*os.Root{r.in, r.data} {
-		if root != nil {
-			root.Close()
-		}
+	r.leave()
+	if r.data != nil {
+		r.data.Close()
 	}
 	r.unlock()
 }

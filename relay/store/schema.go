@@ -163,8 +163,7 @@ const busyTimeout = 10_000
 var errForeign = errors.New("it is a database, but not of postern: move it away, or name another data_dir")
 
 // prepareSchema brings the schema up to date, one transaction a version, or makes it in one, and returns what it was
-// before. hold is asked before an existing store of
-// an older version is changed.
+// before. hold is asked before an existing store of an older version is changed.
 func prepareSchema(conn db.Conn, hold func(found origin) error) (found origin, err error) {
 	app, err := prepareOurs(conn)
 	if err != nil {
@@ -234,8 +233,7 @@ func migrate(conn db.Conn, from, to int) error {
 	err := conn.Exec(fmt.Sprintf(`BEGIN IMMEDIATE;
 PRAGMA application_id = %d;
 CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT`, applicationID))
-	version := from
-	for ; err == nil && version < to; version++ {
+	for version := from; err == nil && version < to; version++ {
 		if err = conn.Exec(migrations[version].both + migrations[version].file); err == nil {
 			err = noteVersion(conn, version+1)
 		}
@@ -249,7 +247,7 @@ CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, applied INTEG
 	if conn.InTransaction() {
 		err = errors.Join(err, conn.Exec("ROLLBACK"))
 	}
-	return stopped(max(from, version-1), err)
+	return stopped(from, err)
 }
 
 // recoverLog copies what a former life left in the log into the file, so that the log begins short. A

@@ -63,10 +63,16 @@ func (o origin) newer() error {
 		cmp.Or(o.program, "that version"))
 }
 
-// stopped is why a step of the schema was not made.
-func stopped(version int, err error) error {
-	err = fmt.Errorf("bring the schema from version %d to %d: %w; nothing of this step is left", version, version+1,
-		err)
+// stopped is why the schema was not brought from a version to the next, or made, from 0. nil: it was.
+func stopped(from int, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case from == 0:
+		err = fmt.Errorf("make the store: %w; nothing of it is left", err)
+	default:
+		err = fmt.Errorf("bring the schema from version %d to %d: %w; nothing of this step is left", from, from+1, err)
+	}
 	if db.KindOf(err) == db.Full {
 		err = fmt.Errorf("%w: make room and start again", err)
 	}

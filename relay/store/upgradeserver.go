@@ -49,12 +49,12 @@ func (s *server) nextVersion(conn *postgres.Conn) (more bool, err error) {
 	case found.schema == len(migrations):
 		return false, nil
 	case found.schema == 0:
-		return false, makeTables(conn)
+		return false, stopped(0, makeTables(conn))
 	}
 	if err := s.hold(conn, found); err != nil {
 		return false, err
 	}
-	return true, step(conn, found.schema)
+	return true, stopped(found.schema, step(conn, found.schema))
 }
 
 func makeTables(conn *postgres.Conn) error {
@@ -69,7 +69,7 @@ func makeTables(conn *postgres.Conn) error {
 func step(conn *postgres.Conn, version int) error {
 	m := migrations[version]
 	if err := conn.Exec(m.both + ";" + m.server); err != nil {
-		return stopped(version, err)
+		return err
 	}
 	return noteVersion(conn, version+1)
 }

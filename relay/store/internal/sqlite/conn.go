@@ -93,7 +93,10 @@ type Conn struct {
 	hooks []syncFunc
 }
 
-var patch = sync.OnceFunc(lib.PatchIssue199)
+var patch = sync.OnceFunc(func() {
+	lib.PatchIssue199()
+	keepHeld()
+})
 
 // Open opens the database file at path, which must exist.
 func Open(path string) (*Conn, error) {
