@@ -63,7 +63,12 @@ count a wrong password itself.`,
 					return usage(cmd, err)
 				}
 			}
-			t, err := tryLogin(cmd.Context(), c, login, password, lookup, token)
+			s, err := toLook(cmd, c)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			t, err := tryLogin(cmd.Context(), c, s, login, password, lookup, token)
 			if err != nil {
 				return err
 			}
@@ -71,7 +76,7 @@ count a wrong password itself.`,
 			if lookup || token {
 				offered = ""
 			}
-			apps, err := lookAtApps(cmd.Context(), c, login, offered, time.Now())
+			apps, err := lookAtApps(cmd.Context(), s, login, offered, time.Now())
 			if err != nil {
 				return err
 			}
@@ -129,15 +134,10 @@ func readToken(cmd *cobra.Command) (string, error) {
 }
 
 // tryLogin asks the sources of a configuration, the store among them beside the daemon.
-func tryLogin(ctx context.Context, c *config.Config, login, proof string, lookup, token bool) (
+func tryLogin(ctx context.Context, c *config.Config, s store, login, proof string, lookup, token bool) (
 	sources.Trial, error) {
 	ctx, cancel := context.WithTimeout(ctx, authTimeout)
 	defer cancel()
-	s, err := openStoreOf(ctx, c)
-	if err != nil {
-		return sources.Trial{}, err
-	}
-	defer s.Close()
 	pepper, err := s.Secret(ctx, auth.PepperName, auth.PepperSize)
 	if err != nil {
 		return sources.Trial{}, err
