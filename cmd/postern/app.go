@@ -116,13 +116,19 @@ func toLook(cmd *cobra.Command, c *config.Config) (store, error) {
 	return s, err
 }
 
-// operations opens what a person may do, beside the daemon. done closes it.
-func (a *app) operations(cmd *cobra.Command, open opener) (ops *operate.Operations, done func(), err error) {
-	c, err := a.read()
+// opened reads the configuration and opens its store.
+func opened(cmd *cobra.Command, read func() (*config.Config, error), open opener) (*config.Config, store, error) {
+	c, err := read()
 	if err != nil {
 		return nil, nil, err
 	}
 	s, err := open(cmd, c)
+	return c, s, err
+}
+
+// operations opens what a person may do, beside the daemon. done closes it.
+func (a *app) operations(cmd *cobra.Command, open opener) (ops *operate.Operations, done func(), err error) {
+	c, s, err := opened(cmd, a.read, open)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -167,11 +173,7 @@ func (a *app) operationBy(open opener, run doing) runE {
 
 // withSecrets runs what needs the secrets of the configuration.
 func (a *app) withSecrets(cmd *cobra.Command, open opener, run func(ops *operate.Operations) error) error {
-	c, err := a.load()
-	if err != nil {
-		return err
-	}
-	s, err := open(cmd, c)
+	c, s, err := opened(cmd, a.load, open)
 	if err != nil {
 		return err
 	}

@@ -26,11 +26,7 @@ func (a *app) consoleCommand() *cobra.Command {
 func (a *app) withAccess(open opener,
 	run func(cmd *cobra.Command, acc *access.Access, args []string) error) runE {
 	return func(cmd *cobra.Command, args []string) error {
-		c, err := a.read()
-		if err != nil {
-			return err
-		}
-		s, err := open(cmd, c)
+		c, s, err := opened(cmd, a.read, open)
 		if err != nil {
 			return err
 		}

@@ -1,14 +1,16 @@
 package main
 
 import (
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"postern/internal/testkit"
 )
 
 // looks are the commands that only read, as they are called, and what they say where there is no store yet. DIR is the
@@ -99,7 +101,7 @@ func commandsOf(c *cobra.Command) (paths []string) {
 func TestLooksMakeNoStore(t *testing.T) {
 	t.Parallel()
 	l := &commandLine{t: t, dir: t.TempDir()}
-	port := closedPort(t)
+	port := strconv.Itoa(testkit.FreePort(t))
 	text := "hostname = \"relay.example.com\"\ndata_dir = \"data\"\n" +
 		"[admin]\naddress = \"127.0.0.1:" + port + "\"\n" +
 		"[[listener]]\nname = \"submission\"\naddress = \"127.0.0.1:0\"\ntls = \"starttls\"\n" +
@@ -131,16 +133,4 @@ func TestLooksMakeNoStore(t *testing.T) {
 		}
 	}
 	look("user list", "There is no store at "+filepath.Join(data, "postern.db")+" yet")
-}
-
-// closedPort is one that nobody listens on.
-func closedPort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
 }
