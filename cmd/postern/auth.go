@@ -50,18 +50,9 @@ count a wrong password itself.`,
 			if err != nil {
 				return err
 			}
-			if lookup && token {
-				return usage(cmd, errors.New("--lookup and --token exclude each other"))
-			}
-			password := ""
-			if token {
-				if password, err = readToken(cmd); err != nil {
-					return usage(cmd, err)
-				}
-			} else if !lookup {
-				if password, err = askPassword(cmd, login); err != nil {
-					return usage(cmd, err)
-				}
+			password, err := askProof(cmd, login, lookup, token)
+			if err != nil {
+				return usage(cmd, err)
 			}
 			s, err := toLook(cmd, c)
 			if err != nil {
@@ -100,6 +91,19 @@ count a wrong password itself.`,
 	cmd.Flags().BoolVar(&token, "token", false, "read an access token from standard input instead of a password")
 	cmd.Flags().BoolVar(&lookup, "lookup", false, "without a password: only say who the login is")
 	return withJSON(cmd)
+}
+
+// askProof asks for what a login proves itself with: a password, an access token, or nothing to look it up.
+func askProof(cmd *cobra.Command, login string, lookup, token bool) (string, error) {
+	switch {
+	case lookup && token:
+		return "", errors.New("--lookup and --token exclude each other")
+	case lookup:
+		return "", nil
+	case token:
+		return readToken(cmd)
+	}
+	return askPassword(cmd, login)
 }
 
 // askPassword asks a person without showing what is typed, or reads standard input.

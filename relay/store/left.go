@@ -51,7 +51,7 @@ func stateWithLog(path string) (state leftState, err error) {
 	defer os.RemoveAll(dir)
 	beside := filepath.Join(dir, FileName)
 	for _, end := range []string{"", "-wal"} {
-		if err := copyFile(path+end, beside+end); err != nil {
+		if err := copyAside(path+end, beside+end); err != nil {
 			return leftEmpty, err
 		}
 	}
@@ -62,8 +62,8 @@ func stateWithLog(path string) (state leftState, err error) {
 	return stateOf(conn)
 }
 
-// copyFile makes a copy of a file for us alone.
-func copyFile(from, to string) error {
+// copyAside makes a copy of a file for us alone.
+func copyAside(from, to string) error {
 	in, err := os.Open(from)
 	if err != nil {
 		return err

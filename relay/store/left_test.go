@@ -42,7 +42,6 @@ func TestLeftBehind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	anna := auth.User{Login: "anna", Hash: "x", Created: time.Now()}
 	for _, test := range []struct {
 		name string
 		fill func(t *testing.T, o Options)
@@ -59,21 +58,11 @@ func TestLeftBehind(t *testing.T) {
 		{name: "mail", left: true, fill: func(t *testing.T, o Options) {
 			with(t, o, func(s *Store) { prefill(t, s, 1, 1<<10) })
 		}},
-		{name: "an account", left: true, fill: withUser(anna)},
-		{name: "moved", fill: func(t *testing.T, o Options) {
-			withUser(anna)(t, o)
-			raw(t, filepath.Join(o.Dir, FileName), "INSERT INTO store_move VALUES (1, 'gone', 'c', 'elsewhere', 1); "+
-				"PRAGMA wal_checkpoint(TRUNCATE)")
-		}},
-		{name: "a move broken off", left: true, fill: func(t *testing.T, o Options) {
-			withUser(anna)(t, o)
-			raw(t, filepath.Join(o.Dir, FileName), "INSERT INTO store_move VALUES (1, 'leaving', 'c', 'there', 1); "+
-				"PRAGMA wal_checkpoint(TRUNCATE)")
-		}},
-		{name: "before moves were known", left: true, fill: func(t *testing.T, o Options) {
-			withUser(anna)(t, o)
-			raw(t, filepath.Join(o.Dir, FileName), "DROP TABLE store_move; PRAGMA wal_checkpoint(TRUNCATE)")
-		}},
+		{name: "an account", left: true, fill: withUser},
+		{name: "moved", fill: rawly("INSERT INTO store_move VALUES (1, 'gone', 'c', 'there', 1)")},
+		{name: "a move broken off", left: true,
+			fill: rawly("INSERT INTO store_move VALUES (1, 'leaving', 'c', 'there', 1)")},
+		{name: "before moves were known", left: true, fill: rawly("DROP TABLE store_move")},
 		{name: "killed", left: true, fill: func(t *testing.T, o Options) {
 			with(t, o, func(*Store) {})
 			raw(t, filepath.Join(o.Dir, FileName), "PRAGMA wal_autocheckpoint = 0; "+
@@ -115,12 +104,18 @@ func TestLeftBehind(t *testing.T) {
 	}
 }
 
-func withUser(u auth.User) func(t *testing.T, o Options) {
+func withUser(t *testing.T, o Options) {
+	with(t, o, func(s *Store) {
+		if err := s.AddUser(t.Context(), auth.User{Login: "anna", Hash: "x", Created: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// rawly makes a store with an account, and changes it without our checks.
+func rawly(script string) func(t *testing.T, o Options) {
 	return func(t *testing.T, o Options) {
-		with(t, o, func(s *Store) {
-			if err := s.AddUser(t.Context(), u); err != nil {
-				t.Fatal(err)
-			}
-		})
+		withUser(t, o)
+		raw(t, filepath.Join(o.Dir, FileName), script+"; PRAGMA wal_checkpoint(TRUNCATE)")
 	}
 }
