@@ -62,9 +62,9 @@ func stateWithLog(path string) (state leftState, err error) {
 	return stateOf(conn)
 }
 
-// copyAside makes a copy of a file for us alone.
+// copyAside makes a copy of a file of the data directory for us alone.
 func copyAside(from, to string) error {
-	in, err := os.Open(from)
+	in, err := openFile(from, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
