@@ -84,7 +84,7 @@ var Unwatched = []string{"config", "listeners", "clock", "files", "store", "acco
 
 // examineDNS looks at the DNS of all domains that mail is sent from.
 func examineDNS(ctx context.Context, c *config.Config, look LookOptions) (list []finding.Finding) {
-	s, err := store.Open(ctx, store.Of(c))
+	s, _, err := store.OpenToLook(ctx, store.Of(c)) // [[dkim]] and policies name domains, too
 	if err != nil {
 		return nil // the examination of the store says so
 	}

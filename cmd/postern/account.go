@@ -32,14 +32,22 @@ func (of accounts) explain(cmd *cobra.Command, err error) error {
 	return err
 }
 
+// toAccount is what a command does with one of the accounts.
+type toAccount = func(cmd *cobra.Command, ops *operate.Operations, login string) error
+
 // account makes a command of what is done with one of the accounts.
-func (a *app) account(of accounts, run func(cmd *cobra.Command, ops *operate.Operations, login string) error) runE {
+func (a *app) account(of accounts, run toAccount) runE { return a.accountBy(toWrite, of, run) }
+
+// lookAt is account for a command that only reads, and makes no store.
+func (a *app) lookAt(of accounts, run toAccount) runE { return a.accountBy(toLook, of, run) }
+
+func (a *app) accountBy(open opener, of accounts, run toAccount) runE {
 	return func(cmd *cobra.Command, args []string) error {
 		login, err := operate.CheckLogin(args[0])
 		if err != nil {
 			return usage(cmd, err)
 		}
-		ops, done, err := a.operations(cmd.Context())
+		ops, done, err := a.operations(cmd, open)
 		if err != nil {
 			return err
 		}

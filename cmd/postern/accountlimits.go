@@ -17,7 +17,7 @@ func (a *app) accountLimits(of accounts) *cobra.Command {
 		Use:   "limits " + of.argument,
 		Short: "Show the limits that bind " + of.one + ", what is left of each and when it frees",
 		Args:  exactly(1),
-		RunE: a.account(of, func(cmd *cobra.Command, ops *operate.Operations, login string) error {
+		RunE: a.lookAt(of, func(cmd *cobra.Command, ops *operate.Operations, login string) error {
 			now := time.Now()
 			l, err := ops.Accounts.Limits(cmd.Context(), me(), of.among, login, now)
 			if err != nil {

@@ -26,7 +26,7 @@ func (a *app) alertList() *cobra.Command {
 		Use:   "list",
 		Short: "List what operators must know: the alerts that are open, and with --past those that were",
 		Args:  exactly(0),
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
 			now := time.Now()
 			if q.Open = !past; q.Limit < 1 {
 				return usage(cmd, errors.New("--limit: write 1 at least"))
@@ -92,7 +92,7 @@ Each is tried once, for ten seconds at most. The addresses of hooks are secrets:
 					return usage(cmd, fmt.Errorf("%q is not the number of an [[alert]], counted from 1", args[0]))
 				}
 			}
-			return a.withSecrets(cmd, func(ops *operate.Operations) error {
+			return a.withSecrets(cmd, toWrite, func(ops *operate.Operations) error {
 				tests, err := ops.Alerts.Test(cmd.Context(), me(), n)
 				if err != nil {
 					return err

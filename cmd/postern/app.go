@@ -98,25 +98,48 @@ func (a *app) read() (*config.Config, error) {
 // runE is what a command runs.
 type runE = func(cmd *cobra.Command, args []string) error
 
-// operations opens what a person may do, beside the daemon. done closes it.
-func (a *app) operations(ctx context.Context) (ops *operate.Operations, done func(), err error) {
-	c, err := a.read()
-	if err != nil {
-		return nil, nil, err
-	}
-	return a.operationsOf(ctx, c)
+// opener opens the store of a configuration for a command.
+type opener = func(cmd *cobra.Command, c *config.Config) (store, error)
+
+// toWrite opens the store, and makes it where there is none.
+func toWrite(cmd *cobra.Command, c *config.Config) (store, error) {
+	return openStoreOf(cmd.Context(), c)
 }
 
-// operationsOf is operations for a configuration.
-func (a *app) operationsOf(ctx context.Context, c *config.Config) (ops *operate.Operations, done func(), err error) {
-	s, err := openStoreOf(ctx, c)
+// toLook opens the store for a command that only reads. Where there is none, it makes none and says so.
+func toLook(cmd *cobra.Command, c *config.Config) (store, error) {
+	o := relaystore.Of(c)
+	s, there, err := relaystore.OpenToLook(cmd.Context(), o)
+	if err == nil && !there {
+		fmt.Fprintf(cmd.ErrOrStderr(), "There is no store at %s yet: the first start of Postern makes it.\n", o.Place())
+	}
+	return s, err
+}
+
+// opened reads the configuration and opens its store.
+func opened(cmd *cobra.Command, read func() (*config.Config, error), open opener) (*config.Config, store, error) {
+	c, err := read()
 	if err != nil {
 		return nil, nil, err
 	}
-	o := operate.Options{Config: func() *config.Config { return c }, Store: s, DNS: a.dns,
+	s, err := open(cmd, c)
+	return c, s, err
+}
+
+// operations opens what a person may do, beside the daemon. done closes it.
+func (a *app) operations(cmd *cobra.Command, open opener) (ops *operate.Operations, done func(), err error) {
+	c, s, err := opened(cmd, a.read, open)
+	if err != nil {
+		return nil, nil, err
+	}
+	return a.operationsOn(c, s), func() { s.Close() }, nil
+}
+
+// operationsOn is operations for a configuration and its store.
+func (a *app) operationsOn(c *config.Config, s store) *operate.Operations {
+	return operate.New(operate.Options{Config: func() *config.Config { return c }, Store: s, DNS: a.dns,
 		Lookup: lookupOf(c, s), Version: readBuild().Version,
-		Status: func(ctx context.Context) (*status.Report, error) { return askStatus(ctx, c) }}
-	return operate.New(o), func() { s.Close() }, nil
+		Status: func(ctx context.Context) (*status.Report, error) { return askStatus(ctx, c) }})
 }
 
 // me is who runs the command line: the owner of data_dir may do everything.
@@ -128,10 +151,18 @@ func me() operate.Actor {
 	return operate.Actor{Name: name, Channel: operate.CommandLine}
 }
 
+// doing is what a command does with the operations.
+type doing = func(cmd *cobra.Command, ops *operate.Operations, args []string) error
+
 // operation makes a command of what is done with the operations.
-func (a *app) operation(run func(cmd *cobra.Command, ops *operate.Operations, args []string) error) runE {
+func (a *app) operation(run doing) runE { return a.operationBy(toWrite, run) }
+
+// look is operation for a command that only reads, and makes no store.
+func (a *app) look(run doing) runE { return a.operationBy(toLook, run) }
+
+func (a *app) operationBy(open opener, run doing) runE {
 	return func(cmd *cobra.Command, args []string) error {
-		ops, done, err := a.operations(cmd.Context())
+		ops, done, err := a.operations(cmd, open)
 		if err != nil {
 			return err
 		}
@@ -141,17 +172,13 @@ func (a *app) operation(run func(cmd *cobra.Command, ops *operate.Operations, ar
 }
 
 // withSecrets runs what needs the secrets of the configuration.
-func (a *app) withSecrets(cmd *cobra.Command, run func(ops *operate.Operations) error) error {
-	c, err := a.load()
+func (a *app) withSecrets(cmd *cobra.Command, open opener, run func(ops *operate.Operations) error) error {
+	c, s, err := opened(cmd, a.load, open)
 	if err != nil {
 		return err
 	}
-	ops, done, err := a.operationsOf(cmd.Context(), c)
-	if err != nil {
-		return err
-	}
-	defer done()
-	return run(ops)
+	defer s.Close()
+	return run(a.operationsOn(c, s))
 }
 
 func openStoreOf(ctx context.Context, c *config.Config) (store, error) {

@@ -30,7 +30,7 @@ func (a *app) appPasswordList() *cobra.Command {
 		Use:   "list [LOGIN]",
 		Short: "Show app passwords, when they expire, and when and from where they were used",
 		Args:  wrongUsage(cobra.MaximumNArgs(1)),
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
 			login := ""
 			if len(args) > 0 {
 				login = args[0]
@@ -86,7 +86,7 @@ func (a *app) appPasswordAdd() *cobra.Command {
 			}
 			n.Expires = time.Now().Add(d.Std())
 		}
-		return a.withSecrets(cmd, func(ops *operate.Operations) error {
+		return a.withSecrets(cmd, toWrite, func(ops *operate.Operations) error {
 			c, err := ops.AppPasswords.Add(cmd.Context(), me(), n)
 			if err != nil {
 				return err

@@ -26,7 +26,7 @@ func (a *app) auditCommand() *cobra.Command {
   postern audit --actor anna --json`,
 		Args: exactly(0),
 	}
-	cmd.RunE = a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
+	cmd.RunE = a.look(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
 		if since != "" {
 			d, err := config.ParseDuration(since)
 			if err != nil {

@@ -50,20 +50,16 @@ count a wrong password itself.`,
 			if err != nil {
 				return err
 			}
-			if lookup && token {
-				return usage(cmd, errors.New("--lookup and --token exclude each other"))
+			password, err := askProof(cmd, login, lookup, token)
+			if err != nil {
+				return usage(cmd, err)
 			}
-			password := ""
-			if token {
-				if password, err = readToken(cmd); err != nil {
-					return usage(cmd, err)
-				}
-			} else if !lookup {
-				if password, err = askPassword(cmd, login); err != nil {
-					return usage(cmd, err)
-				}
+			s, err := toLook(cmd, c)
+			if err != nil {
+				return err
 			}
-			t, err := tryLogin(cmd.Context(), c, login, password, lookup, token)
+			defer s.Close()
+			t, err := tryLogin(cmd.Context(), c, s, login, password, lookup, token)
 			if err != nil {
 				return err
 			}
@@ -71,7 +67,7 @@ count a wrong password itself.`,
 			if lookup || token {
 				offered = ""
 			}
-			apps, err := lookAtApps(cmd.Context(), c, login, offered, time.Now())
+			apps, err := lookAtApps(cmd.Context(), s, login, offered, time.Now())
 			if err != nil {
 				return err
 			}
@@ -95,6 +91,19 @@ count a wrong password itself.`,
 	cmd.Flags().BoolVar(&token, "token", false, "read an access token from standard input instead of a password")
 	cmd.Flags().BoolVar(&lookup, "lookup", false, "without a password: only say who the login is")
 	return withJSON(cmd)
+}
+
+// askProof asks for what a login proves itself with: a password, an access token, or nothing to look it up.
+func askProof(cmd *cobra.Command, login string, lookup, token bool) (string, error) {
+	switch {
+	case lookup && token:
+		return "", errors.New("--lookup and --token exclude each other")
+	case lookup:
+		return "", nil
+	case token:
+		return readToken(cmd)
+	}
+	return askPassword(cmd, login)
 }
 
 // askPassword asks a person without showing what is typed, or reads standard input.
@@ -129,15 +138,10 @@ func readToken(cmd *cobra.Command) (string, error) {
 }
 
 // tryLogin asks the sources of a configuration, the store among them beside the daemon.
-func tryLogin(ctx context.Context, c *config.Config, login, proof string, lookup, token bool) (
+func tryLogin(ctx context.Context, c *config.Config, s store, login, proof string, lookup, token bool) (
 	sources.Trial, error) {
 	ctx, cancel := context.WithTimeout(ctx, authTimeout)
 	defer cancel()
-	s, err := openStoreOf(ctx, c)
-	if err != nil {
-		return sources.Trial{}, err
-	}
-	defer s.Close()
 	pepper, err := s.Secret(ctx, auth.PepperName, auth.PepperSize)
 	if err != nil {
 		return sources.Trial{}, err

@@ -9,7 +9,6 @@ import (
 
 	"postern/auth"
 	"postern/mail"
-	"postern/relay/config"
 )
 
 // appTrial is what a trial of a login says of app passwords.
@@ -21,12 +20,7 @@ type appTrial struct {
 }
 
 // lookAtApps says how many app passwords a login has, and whether offered is one of them; "": none is offered.
-func lookAtApps(ctx context.Context, c *config.Config, login, offered string, now time.Time) (t appTrial, err error) {
-	s, err := openStoreOf(ctx, c)
-	if err != nil {
-		return t, err
-	}
-	defer s.Close()
+func lookAtApps(ctx context.Context, s store, login, offered string, now time.Time) (t appTrial, err error) {
 	all, err := s.AppPasswords(ctx, login)
 	if t.Count = len(all); err != nil || offered == "" {
 		return t, err

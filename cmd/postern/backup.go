@@ -90,19 +90,19 @@ func (a *app) makeBackup(cmd *cobra.Command, o backup.Options, by *secretFlags) 
 	if there, err := from.There(cmd.Context()); err == nil && !there && !from.URL.Server() {
 		return fmt.Errorf("there is no store at %s: is data_dir right?", from.Place())
 	}
-	ops, done, err := a.operationsOf(cmd.Context(), c)
+	s, err := openStoreOf(cmd.Context(), c)
 	if errors.Is(err, relaystore.ErrOlder) {
 		return fmt.Errorf("%w, with the program that has used it; this one makes backups after its first start", err)
 	}
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer s.Close()
 	if o.Passphrase, err = by.forBackup(cmd); err != nil {
 		return err
 	}
 	o.Out, o.Progress = cmd.OutOrStdout(), progressTo(cmd.ErrOrStderr())
-	made, err := ops.Backups.Make(cmd.Context(), me(), o)
+	made, err := a.operationsOn(c, s).Backups.Make(cmd.Context(), me(), o)
 	switch {
 	case err != nil:
 		return err

@@ -26,7 +26,7 @@ func (a *app) certList() *cobra.Command {
 		Use:   "list",
 		Short: "List the certificates of the listeners, the days they have left, and what is in the way of new ones",
 		Args:  exactly(0),
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
 			all, err := ops.Certificates.List(cmd.Context(), me())
 			if err != nil {
 				return err
@@ -77,7 +77,7 @@ func (a *app) certShow() *cobra.Command {
 		Use:   "show NAME",
 		Short: "Show all that is known of the certificates for a name",
 		Args:  exactly(1),
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
 			all, err := ops.Certificates.List(cmd.Context(), me())
 			if err != nil {
 				return err
@@ -201,7 +201,7 @@ func (a *app) certDNS() *cobra.Command {
 our account there; for acme-dns a CNAME. An account is registered where there is none yet.`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withSecrets(cmd, func(ops *operate.Operations) error {
+			return a.withSecrets(cmd, toWrite, func(ops *operate.Operations) error {
 				records, err := ops.Certificates.Records(cmd.Context(), me())
 				if err != nil {
 					return err

@@ -22,7 +22,7 @@ and those of its authorities; --der has one, the topmost of these.`,
 		Example: `  postern cert export > relay.pem
   postern cert export relay.example.com --der --out relay.der`,
 		Args: wrongUsage(cobra.MaximumNArgs(1)),
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
 			form := operate.PEM
 			if der {
 				form = operate.DER

@@ -25,7 +25,7 @@ relay.toml has [autoconfig]. Passwords are not shown: postern user password LOGI
 		Example: `  postern client anna@example.com
   postern client anna@example.com --mobileconfig anna.mobileconfig`,
 		Args: exactly(1),
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
 			if profile != "" {
 				return writeProfile(cmd, ops, args[0], profile)
 			}

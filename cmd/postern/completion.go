@@ -130,15 +130,12 @@ func (a *app) ask(cmd *cobra.Command, run func(ctx context.Context, ops *operate
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), 3*time.Second) // somebody waits at the prompt
 	defer cancel()
-	if there, err := relaystore.Of(c).There(ctx); err != nil || !there {
+	s, err := relaystore.OpenThere(ctx, relaystore.Of(c))
+	if s == nil || err != nil {
 		return err
 	}
-	ops, done, err := a.operationsOf(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer done()
-	return run(ctx, ops)
+	defer s.Close()
+	return run(ctx, a.operationsOn(c, s))
 }
 
 func (a *app) logins(among operate.Among) suggested {

@@ -23,13 +23,10 @@ func (a *app) consoleCommand() *cobra.Command {
 }
 
 // withAccess makes a command of what is done with the console's users and tokens.
-func (a *app) withAccess(run func(cmd *cobra.Command, acc *access.Access, args []string) error) runE {
+func (a *app) withAccess(open opener,
+	run func(cmd *cobra.Command, acc *access.Access, args []string) error) runE {
 	return func(cmd *cobra.Command, args []string) error {
-		c, err := a.read()
-		if err != nil {
-			return err
-		}
-		s, err := openStoreOf(cmd.Context(), c)
+		c, s, err := opened(cmd, a.read, open)
 		if err != nil {
 			return err
 		}
@@ -74,7 +71,7 @@ what those before it may:
 		Example: `  postern console invite anna --role admin`,
 		Args:    exactly(1),
 	}
-	cmd.RunE = a.withAccess(func(cmd *cobra.Command, acc *access.Access, args []string) error {
+	cmd.RunE = a.withAccess(toWrite, func(cmd *cobra.Command, acc *access.Access, args []string) error {
 		r, err := operate.ParseRole(role)
 		if err != nil {
 			return usage(cmd, fmt.Errorf("--role: %w", err))
@@ -102,7 +99,7 @@ func (a *app) consoleReset() *cobra.Command {
 		Use:   "reset NAME",
 		Short: "Take password, factors and sessions from somebody, and print a new link",
 		Args:  exactly(1),
-		RunE: a.withAccess(func(cmd *cobra.Command, acc *access.Access, args []string) error {
+		RunE: a.withAccess(toWrite, func(cmd *cobra.Command, acc *access.Access, args []string) error {
 			link, err := acc.Users.Reset(cmd.Context(), me(), args[0])
 			if err != nil {
 				return unknownConsoleUser(err, args[0])
@@ -117,7 +114,7 @@ func (a *app) consoleRole() *cobra.Command {
 		Use:   "role NAME ROLE",
 		Short: "Change what somebody may, which ends their sessions",
 		Args:  exactly(2),
-		RunE: a.withAccess(func(cmd *cobra.Command, acc *access.Access, args []string) error {
+		RunE: a.withAccess(toWrite, func(cmd *cobra.Command, acc *access.Access, args []string) error {
 			role, err := operate.ParseRole(args[1])
 			if err != nil {
 				return usage(cmd, err)
@@ -138,7 +135,7 @@ func (a *app) consoleDisable(off bool) *cobra.Command {
 	}
 	return &cobra.Command{
 		Use: use, Short: short, Args: exactly(1),
-		RunE: a.withAccess(func(cmd *cobra.Command, acc *access.Access, args []string) error {
+		RunE: a.withAccess(toWrite, func(cmd *cobra.Command, acc *access.Access, args []string) error {
 			if err := acc.Users.Disable(cmd.Context(), me(), args[0], off); err != nil {
 				return unknownConsoleUser(err, args[0])
 			}
@@ -155,7 +152,7 @@ func (a *app) consoleRemove() *cobra.Command {
 		Long: `Remove somebody from the console, with sessions and links. Who logs in by OpenID Connect comes back with
 the next login: keep them out with disable, or change their groups at the login provider.`,
 		Args: exactly(1),
-		RunE: a.withAccess(func(cmd *cobra.Command, acc *access.Access, args []string) error {
+		RunE: a.withAccess(toWrite, func(cmd *cobra.Command, acc *access.Access, args []string) error {
 			if err := acc.Users.Remove(cmd.Context(), me(), args[0]); err != nil {
 				return unknownConsoleUser(err, args[0])
 			}
@@ -199,7 +196,7 @@ func (a *app) consoleList() *cobra.Command {
 		Use:   "list",
 		Short: "Show who may into the console",
 		Args:  exactly(0),
-		RunE: a.withAccess(func(cmd *cobra.Command, acc *access.Access, _ []string) error {
+		RunE: a.withAccess(toLook, func(cmd *cobra.Command, acc *access.Access, _ []string) error {
 			users, err := acc.Users.List(cmd.Context(), me())
 			if err != nil {
 				return err

@@ -45,7 +45,7 @@ func (a *app) deviceList() *cobra.Command {
 		Use:   "list",
 		Short: "List the devices: last seen, last error, TLS; and those that were seen while learning",
 		Args:  exactly(0),
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
 			r, err := readDevices(cmd, ops)
 			if err != nil {
 				return err

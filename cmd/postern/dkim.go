@@ -103,7 +103,7 @@ func (a *app) dkimList() *cobra.Command {
 		Long: `List the keys. Stages: new (its record is to be published), published (seen in DNS, it will sign),
 signing, retiring (it signs no more; its record must stay for eight days, for mail on its way).`,
 		Args: exactly(0),
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
 			keys, err := ops.Keys.List(cmd.Context(), me())
 			if err != nil {
 				return err
@@ -133,7 +133,7 @@ func (a *app) dkimDNS() *cobra.Command {
 		Use:   "dns [DOMAIN]",
 		Short: "Print the DNS records to publish",
 		Args:  wrongUsage(cobra.MaximumNArgs(1)),
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
 			keys, err := ops.Keys.List(cmd.Context(), me())
 			if err != nil {
 				return err

@@ -32,7 +32,7 @@ domain. Keys that may sign by it do so from now on. Exit code 1: a record is mis
 			if o.Resolver != nil {
 				a.dns = dnscheck.KeyLookup{Resolver: o.Resolver}
 			}
-			return a.operation(checkKeys)(cmd, args)
+			return a.look(checkKeys)(cmd, args)
 		},
 	}
 	flags.add(cmd)

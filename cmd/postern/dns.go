@@ -25,7 +25,7 @@ receivers see what they say.
 
 Without DOMAIN it asks nobody, and lists the domains that relay.toml, the accounts and the DKIM keys name.`,
 		Args: wrongUsage(cobra.MaximumNArgs(1)),
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
 			o, err := flags.options(a)
 			if err != nil {
 				return usage(cmd, err)

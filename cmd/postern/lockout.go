@@ -59,7 +59,7 @@ func (a *app) userUnlock() *cobra.Command {
 
 // unlock lifts whatever keeps a login or an address out.
 func (a *app) unlock(cmd *cobra.Command, who string) error {
-	ops, done, err := a.operations(cmd.Context())
+	ops, done, err := a.operations(cmd, toWrite)
 	if err != nil {
 		return err
 	}

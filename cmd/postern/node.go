@@ -24,7 +24,7 @@ func (a *app) nodeList() *cobra.Command {
 		Use:   "list",
 		Short: "List the nodes that share the store: which live, which are drained, what each has under way",
 		Args:  exactly(0),
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
 			nodes, err := ops.Nodes.List(cmd.Context(), me())
 			switch out := cmd.OutOrStdout(); {
 			case err != nil:

@@ -60,7 +60,7 @@ func (a *app) queueList() *cobra.Command {
 		Use:   "list",
 		Short: "List waiting messages, oldest first",
 		Args:  exactly(0),
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
 			messages, err := ops.Queue.List(cmd.Context(), me(), flags.filter)
 			if err != nil {
 				return err
@@ -134,7 +134,7 @@ func (a *app) queueShow() *cobra.Command {
 		Use:   "show ID",
 		Short: "Show one waiting message, its recipients and what happened to it",
 		Args:  exactly(1),
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
 			m, err := ops.Queue.Get(cmd.Context(), me(), args[0])
 			if kind, known := operate.KindOf(err); known && kind == operate.NotFound {
 				return fmt.Errorf("%w; what became of it: postern trace %s", err, mail.Printable(args[0]))
@@ -232,7 +232,7 @@ func (a *app) queueAction(action operate.Action, short, done string) *cobra.Comm
 			if err != nil {
 				return err
 			}
-			ops, closeStore, err := a.operations(cmd.Context())
+			ops, closeStore, err := a.operations(cmd, toWrite)
 			if err != nil {
 				return err
 			}

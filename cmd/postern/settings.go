@@ -17,7 +17,7 @@ func (a *app) settingsCommand() *cobra.Command {
 		Example: `  postern settings
   postern settings upstream rate
   postern settings --written`,
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, args []string) error {
 			f, err := ops.Settings.List(cmd.Context(), me(), strings.Join(args, " "))
 			if err != nil {
 				return err

@@ -344,11 +344,12 @@ func (a *app) makeFirst(ctx context.Context, c *config.Config, answers *setup.An
 	if _, err := certs.New(c.CertOptions(slog.New(slog.DiscardHandler))); err != nil {
 		return card, nil, err
 	}
-	ops, done, err := a.operations(ctx)
+	s, err := openStoreOf(ctx, c)
 	if err != nil {
 		return card, nil, err
 	}
-	defer done()
+	defer s.Close()
+	ops := a.operationsOn(c, s)
 	card.Server, card.Encryption = operate.DeviceServer(c)
 	card.Credential, err = ops.Accounts.Add(ctx, me(), operate.NewAccount{Login: answers.Login,
 		Device: answers.Device(), Senders: []string{answers.Sender}, Networks: answers.Networks, Note: "made by setup"})

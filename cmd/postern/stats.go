@@ -42,7 +42,7 @@ have not logged in, our own reports, the null reverse-path.`,
   postern stats --by recipient-domain --only example.net --per day --since 90d
   postern stats --by login --since 365d --csv > logins.csv`,
 		Args: exactly(0),
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
 			now := time.Now()
 			if err := f.complete(cmd, now); err != nil {
 				return err

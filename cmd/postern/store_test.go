@@ -54,6 +54,14 @@ func TestStoreMigrate(t *testing.T) {
 	}
 	refused("--to is missing", "store", "migrate")
 	refused("no.toml", "store", "migrate", "--to", "no.toml")
+	warns := func(want bool) {
+		t.Helper()
+		l := &commandLine{t: t, config: other}
+		if out := l.ok("check"); strings.Contains(out, "mail or accounts that were not moved to") != want {
+			t.Errorf("postern check warns of what was not moved: not %v\n%s", want, out)
+		}
+	}
+	warns(true)
 	refused("same kind", "store", "migrate", "--to", l.config)
 
 	daemon, err := relaystore.Open(t.Context(), relaystore.Options{Dir: l.dir + "/data", Daemon: true})
@@ -78,6 +86,7 @@ func TestStoreMigrate(t *testing.T) {
 		!strings.Contains(out, "mv "+other+" "+l.config) {
 		t.Error(out)
 	}
+	warns(false)
 	refused("postern store reuse", "user", "list")
 	refused("already", "store", "migrate", "--to", other)
 	old := l.config
@@ -92,4 +101,16 @@ func TestStoreMigrate(t *testing.T) {
 	if out := l.ok("user", "list"); !strings.Contains(out, "anna") {
 		t.Errorf("it is not at the old place: %s", out)
 	}
+}
+
+// Whoever writes another [store] and does not move the old one is told so at the start, which goes on.
+func TestServeTellsOfAStoreLeftBehind(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, "")
+	o.postern("a chosen password\n", "user", "add", "anna@example.com", "--password-stdin")
+	l := &commandLine{t: t, dir: o.dir, config: o.config}
+	o.config = l.serverConfig(testkit.SharedPostgreSQL(t).NewDatabase(t))
+	p := testkit.Postern(t, "serve", "--config", o.config)
+	p.WaitLog(`level=WARN msg="configuration: .*mail or accounts that were not moved to .*postern store migrate`)
+	p.WaitLog(`msg=ready`)
 }

@@ -41,7 +41,7 @@ func (a *app) tokenAdd() *cobra.Command {
 		Example: `  postern token add monitoring --scope read --network 192.0.2.10 --expires 365d`,
 		Args:    exactly(1),
 	}
-	cmd.RunE = a.withAccess(func(cmd *cobra.Command, acc *access.Access, args []string) error {
+	cmd.RunE = a.withAccess(toWrite, func(cmd *cobra.Command, acc *access.Access, args []string) error {
 		n := access.NewToken{Name: args[0]}
 		if len(scopes) == 0 {
 			return usage(cmd, errors.New("--scope is missing: read, queue, accounts or admin"))
@@ -103,7 +103,7 @@ func (a *app) tokenList() *cobra.Command {
 		Use:   "list",
 		Short: "Show the tokens, when they expire, and when they were used",
 		Args:  exactly(0),
-		RunE: a.withAccess(func(cmd *cobra.Command, acc *access.Access, _ []string) error {
+		RunE: a.withAccess(toLook, func(cmd *cobra.Command, acc *access.Access, _ []string) error {
 			tokens, err := acc.Tokens.List(cmd.Context(), me())
 			if err != nil {
 				return err
@@ -135,7 +135,7 @@ func (a *app) tokenRevoke() *cobra.Command {
 		Use:   "revoke NAME",
 		Short: "Make a token useless at once",
 		Args:  exactly(1),
-		RunE: a.withAccess(func(cmd *cobra.Command, acc *access.Access, args []string) error {
+		RunE: a.withAccess(toWrite, func(cmd *cobra.Command, acc *access.Access, args []string) error {
 			if err := acc.Tokens.Revoke(cmd.Context(), me(), args[0]); err != nil {
 				return err
 			}

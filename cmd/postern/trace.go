@@ -43,7 +43,7 @@ select. ID is what the 250 of a message named, a Message-ID in angle brackets, o
 			if err := f.complete(cmd, args, now); err != nil {
 				return err
 			}
-			ops, done, err := a.operations(cmd.Context())
+			ops, done, err := a.operations(cmd, toLook)
 			if err != nil {
 				return err
 			}

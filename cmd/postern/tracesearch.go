@@ -35,7 +35,7 @@ must have all words: "anna gmail 550" finds a message of anna that gmail.com ref
   postern trace search '<20261128.1234@example.com>'
   postern trace search 010001806b0f0f99-41060108
   postern trace search 192.0.2.0/24 auth-fail --json`,
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, args []string) (err error) {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, args []string) (err error) {
 			now := time.Now()
 			q.Words = strings.Join(args, " ")
 			if q.Since, err = ago(now, since); err != nil {

@@ -83,7 +83,7 @@ func (a *app) addAccount(cmd *cobra.Command, n operate.NewAccount, stdin bool) (
 	if err := n.Check(); err != nil {
 		return c, usage(cmd, err)
 	}
-	ops, done, err := a.operations(cmd.Context())
+	ops, done, err := a.operations(cmd, toWrite)
 	if err != nil {
 		return c, err
 	}
@@ -116,7 +116,7 @@ func (a *app) accountList(of accounts) *cobra.Command {
 		Use:   "list",
 		Short: "List the " + of.list + ", and who is locked out for a while",
 		Args:  exactly(0),
-		RunE: a.operation(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
+		RunE: a.look(func(cmd *cobra.Command, ops *operate.Operations, _ []string) error {
 			users, locks, err := ops.Accounts.List(cmd.Context(), me(), of.among)
 			if err != nil {
 				return err

@@ -67,7 +67,11 @@ func (a *app) importAccounts(cmd *cobra.Command, name string, flags importFlags)
 	if err != nil {
 		return err
 	}
-	ops, done, err := a.operations(cmd.Context())
+	open := toWrite
+	if flags.dryRun {
+		open = toLook
+	}
+	ops, done, err := a.operations(cmd, open)
 	if err != nil {
 		return err
 	}

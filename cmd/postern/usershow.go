@@ -17,7 +17,7 @@ func (a *app) accountShow(of accounts) *cobra.Command {
 		Use:   "show " + of.argument,
 		Short: "Show " + of.one + ": what it may, and by which mechanisms it can log in",
 		Args:  exactly(1),
-		RunE: a.account(of, func(cmd *cobra.Command, ops *operate.Operations, login string) error {
+		RunE: a.lookAt(of, func(cmd *cobra.Command, ops *operate.Operations, login string) error {
 			v, err := ops.Accounts.Show(cmd.Context(), me(), of.among, login)
 			if err != nil {
 				return err

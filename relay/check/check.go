@@ -115,8 +115,8 @@ func Unwise(ctx context.Context, c *config.Config) []config.Problem {
 func unwise(ctx context.Context, c *config.Config) ([]config.Problem, logins) {
 	_, rights := checkAddresses(c)
 	stored, known := checkStored(ctx, c)
-	return slices.Concat(c.Warnings(), rights, stored, weakFiles(c), unwiseSources(c), unwiseMechanisms(c),
-		unwiseCram(c), scramFiles(c)), known
+	return slices.Concat(c.Warnings(), rights, leftBehind(c), stored, weakFiles(c), unwiseSources(c),
+		unwiseMechanisms(c), unwiseCram(c), scramFiles(c)), known
 }
 
 func problemsOf(path string, err error) []config.Problem {

@@ -110,6 +110,24 @@ func checkRoom(c *config.Config) []config.Problem {
 	return nil
 }
 
+// leftBehind warns of a store in data_dir that was not moved to the server where relay.toml has the store.
+func leftBehind(c *config.Config) []config.Problem {
+	o := relaystore.Of(c)
+	left, err := relaystore.LeftBehind(o)
+	file := filepath.Join(c.DataDir, relaystore.FileName)
+	const move = "stop Postern, take the old [store] back into relay.toml, and move it: postern store migrate " +
+		"(docs/nodes.md, From SQLite to PostgreSQL); or move the file away where nobody needs it any more"
+	switch {
+	case err != nil:
+		return []config.Problem{c.Problem(storeKey(c), "whether %s has mail or accounts that are not at %s cannot be "+
+			"told: %s; if it has, %s", file, o.Place(), err, move)}
+	case left:
+		return []config.Problem{c.Problem(storeKey(c), "%s has mail or accounts that were not moved to %s and are not "+
+			"in use: %s", file, o.Place(), move)}
+	}
+	return nil
+}
+
 // logins are those that the store knows.
 type logins struct {
 	users  []auth.User

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -281,29 +280,34 @@ func StatusAlone(ctx context.Context, c *config.Config) *status.Report {
 		}
 		addEnds(r, &u, now)
 	}
-	if _, err := os.Stat(c.DataDir); err == nil { // else the first start makes it
-		s, err := relaystore.Open(ctx, relaystore.Of(c))
-		if err != nil {
-			r.Queue.Problem = err.Error()
-		} else {
-			defer s.Close()
-			list, _ := ACMEStatus(ctx, c, s) // as there was none
-			if found := ACMEInfos(list, now); len(found) > 0 {
-				infos = found
-			}
-			if c.TLS.ACME != nil {
-				addCertificates(r, c, infos, now)
-				addACME(r, list)
-			}
-			queueStatus(ctx, r, s)
-			learningStatus(ctx, r, s, r.Time)
-			diskStatus(ctx, r, s)
-			nodesStatus(ctx, r, s)
-			if err := s.Writable(); err != nil {
-				r.Disk.Refuses, r.Disk.Problem = true, err.Error()
-			}
-		}
+	s, err := relaystore.OpenThere(ctx, relaystore.Of(c))
+	switch {
+	case err != nil:
+		r.Queue.Problem = err.Error()
+	case s != nil: // else the first start makes it
+		defer s.Close()
+		storeStatus(ctx, r, c, s, infos, now)
 	}
 	r.Summarize()
 	return r
+}
+
+// storeStatus adds what the store says while no daemon runs. Infos are the certificates where ACME has none.
+func storeStatus(ctx context.Context, r *status.Report, c *config.Config, s *relaystore.Store, infos []certs.Info,
+	now time.Time) {
+	list, _ := ACMEStatus(ctx, c, s) // as there was none
+	if found := ACMEInfos(list, now); len(found) > 0 {
+		infos = found
+	}
+	if c.TLS.ACME != nil {
+		addCertificates(r, c, infos, now)
+		addACME(r, list)
+	}
+	queueStatus(ctx, r, s)
+	learningStatus(ctx, r, s, r.Time)
+	diskStatus(ctx, r, s)
+	nodesStatus(ctx, r, s)
+	if err := s.Writable(); err != nil {
+		r.Disk.Refuses, r.Disk.Problem = true, err.Error()
+	}
 }

@@ -161,6 +161,9 @@ func Migrate(ctx context.Context, from, to Options, o MigrateOptions) (*Migratio
 		return nil, fmt.Errorf("both stores are of the same kind (%s, %s): this moves between SQLite and PostgreSQL; "+
 			"a copy of postern.db with its seal.key, or pg_dump, moves within one", from.Place(), to.Place())
 	}
+	if err := from.mustBeThere(ctx); err != nil {
+		return nil, err
+	}
 	unlock, err := lockBoth(from.Dir, to.Dir)
 	if err != nil {
 		return nil, err
@@ -170,13 +173,6 @@ func Migrate(ctx context.Context, from, to Options, o MigrateOptions) (*Migratio
 		o.Daemon, o.moving = true, true
 	}
 	from.look = o.Check
-	there, err := from.There(ctx)
-	if err == nil && !there {
-		err = fmt.Errorf("there is no store at %s", from.Place())
-	}
-	if err != nil {
-		return nil, err
-	}
 	source, err := Open(ctx, from)
 	if err != nil {
 		return nil, err
@@ -191,6 +187,15 @@ func Migrate(ctx context.Context, from, to Options, o MigrateOptions) (*Migratio
 		return nil, err
 	}
 	return &m.done, nil
+}
+
+// mustBeThere refuses where there is no store. It is asked before the locks, whose files are made.
+func (o Options) mustBeThere(ctx context.Context) error {
+	there, err := o.There(ctx)
+	if err == nil && !there {
+		err = fmt.Errorf("there is no store at %s", o.Place())
+	}
+	return err
 }
 
 // lockBoth takes the lock of the daemon in two directories, which may be one.
@@ -223,18 +228,18 @@ func lockBoth(a, b string) (unlock func(), err error) {
 // Reuse lets a store be used that was moved away, or whose move was broken off: what was sent from the other place
 // since is sent again. It returns where it had gone, "" if nowhere.
 func Reuse(ctx context.Context, o Options) (place string, err error) {
+	if err := o.mustBeThere(ctx); err != nil {
+		return "", err
+	}
 	unlock, err := lockBoth(o.Dir, o.Dir)
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
 	o.Daemon, o.moving = true, true
-	s, err := OpenThere(ctx, o)
+	s, err := Open(ctx, o)
 	if err != nil {
 		return "", err
-	}
-	if s == nil {
-		return "", fmt.Errorf("there is no store at %s", o.Place())
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	if err := s.alone(ctx); err != nil {

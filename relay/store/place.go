@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -56,6 +57,24 @@ func OpenThere(ctx context.Context, o Options) (*Store, error) {
 		return nil, nil
 	}
 	return Open(ctx, o) // which explains what is wrong better
+}
+
+// OpenToLook opens a store for a command that only reads. Where there is none, it makes none, since a restore takes an
+// empty data directory: it opens an empty store in a directory for temporary files, which Close removes, and reports
+// that there is none.
+func OpenToLook(ctx context.Context, o Options) (s *Store, there bool, err error) {
+	if s, err = OpenThere(ctx, o); s != nil || err != nil {
+		return s, true, err
+	}
+	dir, err := os.MkdirTemp("", "postern-")
+	if err == nil {
+		if s, err = Open(ctx, Options{Dir: dir, Logger: o.Logger, MinFree: -1}); err == nil {
+			s.unlock = func() { os.RemoveAll(dir) }
+			return s, false, nil
+		}
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return nil, false, fmt.Errorf("there is no store at %s yet, and no empty one to read instead: %w", o.Place(), err)
 }
 
 // Sealer seals what is secret in the store: with the key of the nodes, or with the one in the data directory, which is

@@ -11,6 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/url"
+	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -99,7 +102,23 @@ var patch = sync.OnceFunc(func() {
 })
 
 // Open opens the database file at path, which must exist.
-func Open(path string) (*Conn, error) {
+func Open(path string) (*Conn, error) { return open(path, lib.SQLITE_OPEN_READWRITE) }
+
+// OpenFrozen opens the database file at path as it lies there: nothing is written, nothing is locked and no file is
+// made beside it. What its log has that is not in the file is not seen.
+func OpenFrozen(path string) (*Conn, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	if path = filepath.ToSlash(path); !strings.HasPrefix(path, "/") { // a drive of Windows
+		path = "/" + path
+	}
+	name := url.URL{Scheme: "file", Path: path, RawQuery: "immutable=1"}
+	return open(name.String(), lib.SQLITE_OPEN_READONLY|lib.SQLITE_OPEN_URI)
+}
+
+func open(path string, how int32) (*Conn, error) {
 	patch()
 	c := &Conn{tls: libc.NewTLS(), stmts: map[string]*Stmt{}}
 	name, err := libc.CString(path)
@@ -112,8 +131,7 @@ func Open(path string) (*Conn, error) {
 		return nil, errNoMemory
 	}
 	defer libc.Xfree(c.tls, out)
-	rc := lib.Xsqlite3_open_v2(c.tls, name, out,
-		lib.SQLITE_OPEN_READWRITE|lib.SQLITE_OPEN_NOMUTEX|lib.SQLITE_OPEN_EXRESCODE, 0)
+	rc := lib.Xsqlite3_open_v2(c.tls, name, out, how|lib.SQLITE_OPEN_NOMUTEX|lib.SQLITE_OPEN_EXRESCODE, 0)
 	c.db = *(*uintptr)(pointer(out))
 	if rc != lib.SQLITE_OK {
 		err := c.error(rc)
