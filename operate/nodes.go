@@ -22,7 +22,7 @@ var (
 type Nodes struct{ *desk }
 
 // Shared reports whether there can be several.
-func (n Nodes) Shared() bool { return n.Store.Shared() }
+func (n Nodes) Shared() bool { return n.Config().Store.URL.Server() }
 
 // List returns them, those that live first; none where the store is SQLite.
 func (n Nodes) List(ctx context.Context, by Actor) ([]status.Node, error) {

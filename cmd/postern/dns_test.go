@@ -11,8 +11,10 @@ import (
 	"testing"
 
 	"postern/operate"
+	"postern/relay/config"
 	"postern/relay/dnscheck"
 	"postern/relay/dnscheck/dnstest"
+	relaystore "postern/relay/store"
 )
 
 // bureau is a configuration with one upstream that leaves DKIM to us, and a world that its DNS commands ask.
@@ -32,6 +34,17 @@ func newBureau(t *testing.T, provider string) *bureau {
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(filepath.Join(dir, "data"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Read(b.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := relaystore.Open(t.Context(), relaystore.Of(c)) // as the first start has made it
+	if err == nil {
+		err = s.Close()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	return b
