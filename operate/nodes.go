@@ -21,8 +21,8 @@ var (
 // Nodes are the daemons that share a store at a server.
 type Nodes struct{ *desk }
 
-// Shared reports whether there can be several.
-func (n Nodes) Shared() bool { return n.Config().Store.URL.Server() }
+// Shared reports whether there can be several: by the store, or by what it is to be where there is none yet.
+func (n Nodes) Shared() bool { return n.Store.Shared() || n.Config().Store.URL.Server() }
 
 // List returns them, those that live first; none where the store is SQLite.
 func (n Nodes) List(ctx context.Context, by Actor) ([]status.Node, error) {
