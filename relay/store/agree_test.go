@@ -20,9 +20,9 @@ func TestSelfSignedOfAllNodes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		var log bytes.Buffer
+		logger := slog.New(slog.NewTextHandler(&log, nil)) // one for all: it keeps their lines apart
 		options := func(name string) certs.Options {
-			return certs.Options{Dir: filepath.Join(dir, name), Hostname: "relay.example.com",
-				Logger: slog.New(slog.NewTextHandler(&log, nil))}
+			return certs.Options{Dir: filepath.Join(dir, name), Hostname: "relay.example.com", Logger: logger}
 		}
 		var nodes []*certs.Manager
 		for _, name := range []string{"a", "b", "c"} {
