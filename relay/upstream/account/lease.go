@@ -37,7 +37,7 @@ type lease struct {
 
 	lack   bool // a slot was wanted
 	lacked time.Time
-	vain   time.Time // when something was asked for of which nothing came yet
+	vain   time.Time // when something was asked for last, if nothing has come since
 	used   time.Time // when somebody asked for one last
 	peak   int       // most that were used at once lately
 	peaked time.Time
