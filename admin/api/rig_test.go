@@ -25,6 +25,7 @@ import (
 
 	"postern/admin/access"
 	"postern/auth"
+	"postern/internal/testkit"
 	"postern/mail"
 	"postern/operate"
 	"postern/relay/config"
@@ -71,26 +72,9 @@ type rig struct {
 	t      testing.TB
 	api    *server
 	store  *store.Store
-	log    *syncBuffer
+	log    *testkit.Log
 	check  validator.Validator
 	now    time.Time
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 var theirs = sync.OnceValue(func() validator.Validator { return secondOpinion(panicTB{}, newServer(Options{}).spec) })
@@ -116,7 +100,7 @@ func newRigAt(t testing.TB, at store.Options) *rig {
 	if err := s.AnswerEvents(t.Context(), math.MaxInt64); err != nil { // nobody keeps any back
 		t.Fatal(err)
 	}
-	r := &rig{t: t, store: s, log: &syncBuffer{}, check: theirs(), now: noon}
+	r := &rig{t: t, store: s, log: &testkit.Log{}, check: theirs(), now: noon}
 	file := filepath.Join(t.TempDir(), "relay.toml")
 	if err := os.WriteFile(file, []byte(relayTOML), 0o600); err != nil {
 		t.Fatal(err)

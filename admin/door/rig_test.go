@@ -1,7 +1,6 @@
 package door
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -34,30 +33,12 @@ const password = "correct horse battery"
 
 var owner = operate.Actor{Name: "root", Channel: operate.CommandLine}
 
-// logged is a log that several goroutines write.
-type logged struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // rig is the whole admin address on loopback, with a store and a clock that tests move.
 type rig struct {
 	*access.Access
 	t    testing.TB
 	base string // http://localhost:PORT
-	log  logged
+	log  testkit.Log
 	http *http.Client // a browser's cookies; it follows no redirect
 
 	mu    sync.Mutex // guards ahead

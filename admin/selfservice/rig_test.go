@@ -82,30 +82,12 @@ type rig struct {
 	page      *Server
 	base      string
 	http      *http.Client
-	log       lockedLog
+	log       testkit.Log
 
 	ahead atomic.Int64 // nanoseconds
 
 	mu   sync.Mutex // guards what follows
 	conf *config.Config
-}
-
-// lockedLog is a log that is read while it is written.
-type lockedLog struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // block is a [self_service] with everything; %s is the issuer, twice the server's own address.

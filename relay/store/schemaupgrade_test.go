@@ -341,7 +341,7 @@ func TestUpgradeIsTold(t *testing.T) {
 		}
 		defer s.Close()
 		if l.count("from=") > 0 != (want != "") || l.count(want) == 0 {
-			t.Errorf("%q, want %q", l.text.String(), want)
+			t.Errorf("%q, want %q", l.String(), want)
 		}
 		err = s.readers.read(t.Context(), func(conn db.Conn) error {
 			if found, err := readOrigin(conn); err != nil || found != this() {

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"postern/internal/testkit"
 	"postern/mail"
 )
 
@@ -133,7 +134,7 @@ func TestCountsAreForgotten(t *testing.T) {
 
 // TestPanicHurtsNobodyElse: 421 for the one, business as usual for the others.
 func TestPanicHurtsNobodyElse(t *testing.T) {
-	var log lockedBuffer
+	var log testkit.Log
 	s := startServer(t, func(o *Options, b *backend) {
 		openClear(o, b)
 		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
@@ -158,23 +159,6 @@ func TestPanicHurtsNobodyElse(t *testing.T) {
 	if !strings.Contains(log.String(), "deliberate") || !strings.Contains(log.String(), "server_test.go") {
 		t.Errorf("log %q", log.String())
 	}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // TestWordOfTheSession: its 2yz counts only for a message that came to its clean end.

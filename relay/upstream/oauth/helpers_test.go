@@ -49,24 +49,6 @@ func confidential(o fakeprovider.OAuthOptions) *fakeprovider.OAuth {
 	return a
 }
 
-// lockedBuffer is a log that several goroutines write.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func appOptions(a *fakeprovider.OAuth) Options {
 	return Options{
 		Upstream: "office", Provider: Microsoft, Flow: ClientCredentials, Tenant: "contoso.onmicrosoft.com",
@@ -212,6 +194,6 @@ func (f *flakyStore) SaveGrant(ctx context.Context, upstream string, sealed []by
 	return v, saveErr
 }
 
-func textLogger(w *lockedBuffer) *slog.Logger {
+func textLogger(w *testkit.Log) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }

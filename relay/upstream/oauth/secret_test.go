@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/testkit"
 	"postern/relay/fakeprovider"
 )
 
@@ -66,7 +67,7 @@ func TestSecretEqual(t *testing.T) {
 
 // Nothing that was sent or received is in what people and logs are shown, also when the server repeats it.
 func TestErrorsCarryNoSecrets(t *testing.T) {
-	a, log := fake(fakeprovider.OAuthOptions{}), new(lockedBuffer)
+	a, log := fake(fakeprovider.OAuthOptions{}), new(testkit.Log)
 	o := personOptions(a, NewMemoryGrants())
 	o.Logger, o.ClientSecret = textLogger(log), NewSecret(secret)
 	s := newSource(t, o)

@@ -313,7 +313,7 @@ func TestFailuresOfOneMomentCountOnce(t *testing.T) {
 func TestAccountFaultBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := confidential(fakeprovider.OAuthOptions{})
-		log := new(lockedBuffer)
+		log := new(testkit.Log)
 		o := appOptions(a)
 		o.ClientSecret, o.Logger = NewSecret("wrong-secret-value"), textLogger(log)
 		s := newSource(t, o)
