@@ -752,9 +752,15 @@ func TestKilledNodeHasItsSlotsAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		client.Close()
-		n.until("its message comes", func() bool { return f.provider.came("") == life })
+		// The node has noted the answer: nothing comes twice, and its connection is open and idle.
+		n.until("its message leaves", func() bool {
+			return strings.Contains(n.postern("", "queue", "list"), "The queue is empty.")
+		})
+		if came := f.provider.came(""); came != life {
+			t.Fatalf("life %d: %d messages came", life, came)
+		}
 		if life < 3 {
-			f.kill(n) // its connection is open and idle
+			f.kill(n)
 		}
 	}
 	n.stop()
