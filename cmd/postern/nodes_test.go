@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"maps"
-	"math"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -189,7 +188,7 @@ type provider struct {
 	tried    map[string]bool // recipients whose message has come, taken or not
 	next     chan struct{}   // closed when a message comes
 	open     map[int]session // connections that are logged in, but of nodes that stand still
-	counted  map[string]int  // of a node that stood still or does: connections from this number on
+	still    map[string]bool // nodes that stand still
 	delay    atomic.Int64    // of answers
 	mostOpen int             // at a time
 	mostBy   map[string]int  // then, by node
@@ -209,7 +208,7 @@ type arrival struct {
 
 func newProvider(t *testing.T, cert testkit.Cert) *provider {
 	t.Helper()
-	p := &provider{nodes: map[int]string{}, open: map[int]session{}, counted: map[string]int{},
+	p := &provider{nodes: map[int]string{}, open: map[int]session{}, still: map[string]bool{},
 		tried: map[string]bool{}, next: make(chan struct{}),
 		tormentor: &tormentor{rnd: rand.New(rand.NewPCG(1, 2)), unanswered: map[string]bool{}}}
 	p.fake = fakesmtp.New(fakesmtp.Config{TLS: cert.Server(), Extensions: fakesmtp.Full, Mechanisms: []string{"PLAIN"},
@@ -232,7 +231,7 @@ func (p *provider) see(s *fakesmtp.Session, verb, line string) fakesmtp.Action {
 	case verb == "EHLO":
 		p.nodes[s.Number] = nodeOf(line)
 	case verb == "AUTH":
-		if node := p.nodes[s.Number]; s.Number >= p.counted[node] {
+		if node := p.nodes[s.Number]; !p.still[node] {
 			p.open[s.Number] = session{node, s.Client.(*net.TCPAddr).Port}
 			p.count()
 		}
@@ -290,20 +289,19 @@ func (p *provider) closed(s *fakesmtp.Session) {
 }
 
 // stopped leaves the connections of a node out of account that stands still: it cannot close them when its lease of
-// them runs out. One that it has dialled may log in later, before the node has noticed that it stood still.
+// them runs out. When it wakes, it logs in on none that it had dialled.
 func (p *provider) stopped(node string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.counted[node] = math.MaxInt
+	p.still[node] = true
 	maps.DeleteFunc(p.open, func(_ int, s session) bool { return s.node == node })
 }
 
 // goesOn takes a node into account again.
 func (p *provider) goesOn(node string) {
-	next := p.fake.Counts().Connections + 1
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.counted[node] = next
+	delete(p.still, node)
 }
 
 func nodeOf(line string) string {

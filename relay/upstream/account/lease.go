@@ -210,14 +210,37 @@ func (l *lease) end() {
 }
 
 // Bound returns a context for what is sent with the slot: it ends with ctx, and early enough before the slot may be
-// another node's. cancel is to be called when the sending has ended.
-func (s *Slot[H]) Bound(ctx context.Context) (bound context.Context, cancel context.CancelFunc) {
+// another node's. Its Err looks at the clock: a process that stood still knows by it what no timer has told it yet.
+// cancel is to be called when the sending has ended.
+func (s *Slot[H]) Bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	if s.term == nil {
 		return ctx, func() {}
 	}
-	bound, cut := context.WithCancel(ctx)
+	ctx, cut := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.term, cut)
-	return bound, func() { stop(); cut() }
+	return &bound{ctx, cut, s.over}, func() { stop(); cut() }
+}
+
+// bound is a context that ends when over reports so, if nothing else has ended it.
+type bound struct {
+	context.Context
+	cut  context.CancelFunc
+	over func() bool
+}
+
+// Err implements context.Context.
+func (b *bound) Err() error {
+	if b.over() {
+		b.cut()
+	}
+	return b.Context.Err()
+}
+
+// over reports that the slot may be another node's soon, or is.
+func (s *Slot[H]) over() bool {
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	return !time.Now().Before(s.a.lease.ends)
 }
 
 // Over calls f early enough before the slot may be another node's, unless stop is called first. stop is nil where no

@@ -1,6 +1,7 @@
 package account_test
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -511,6 +512,34 @@ func TestSlotIsOverBeforeTheLease(t *testing.T) {
 		if after := <-told; after > 40*time.Second {
 			t.Errorf("told after %v, when another node may have the slot", after)
 		}
+		a.link.cut.Store(false)
+		a.cuts()
+		a.close(t)
+	})
+}
+
+// A process that stood still for longer than its lease knows by the clock that what it sends has to end.
+func TestClockEndsWhatIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _ := two(t, accounttest.New(0), &provider{t: t, limit: 3})
+		within(t, time.Second, "a has a slot", a.begin)
+		a.link.cut.Store(true)
+		s := a.sending[0]
+		s.slot.StandStill()
+		time.Sleep(20 * time.Second)
+		if err := s.bound.Err(); err != nil {
+			t.Fatalf("within its lease: %v", err)
+		}
+		time.Sleep(20 * time.Second)
+		select {
+		case <-s.bound.Done():
+			t.Fatal("it was told without a look")
+		default:
+		}
+		if err := s.bound.Err(); err != context.Canceled {
+			t.Errorf("behind its lease: %v", err)
+		}
+		<-s.bound.Done()
 		a.link.cut.Store(false)
 		a.cuts()
 		a.close(t)

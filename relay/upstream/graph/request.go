@@ -121,6 +121,9 @@ func (u *Upstream) guard(caller context.Context, gone func() bool) (context.Cont
 		cancel(errStopped)
 	})
 	cut := context.AfterFunc(u.ctx, func() { cancel(errStopped) })
+	if caller.Err() != nil { // it may have ended unnoticed, while the process stood still
+		cancel(errStopped)
+	}
 	return ctx, func() {
 		stop()
 		cut()

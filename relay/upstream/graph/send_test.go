@@ -13,6 +13,7 @@ import (
 	"postern/mail"
 	"postern/relay/fakeprovider"
 	"postern/relay/upstream"
+	"postern/relay/upstream/account/accounttest"
 )
 
 const (
@@ -281,6 +282,30 @@ func TestCancel(t *testing.T) {
 				}
 				if status(u) != upstreamReady {
 					t.Errorf("the mailbox is %s", status(u))
+				}
+			})
+		})
+	}
+}
+
+// Nothing is asked when the slot is over by the clock.
+func TestNothingIsSentWithoutSlot(t *testing.T) {
+	file, _ := scan(t) // more than one request takes
+	for name, tx := range map[string]upstream.Transaction{"at once": to(t, "", "a@example.org"), "as a draft": file} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fake := fakeprovider.NewGraph(fakeprovider.GraphOptions{})
+				u, _ := uploading(t, fake, nil)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				slept := &accounttest.Stood{Context: ctx}
+				slept.Over.Store(true)
+				r := reserve(t, u).Send(slept, tx)[0]
+				if r.Class != mail.Deferral || r.Uncertain || status(u) != upstreamReady {
+					t.Errorf("%s, uncertain %v: %s; the mailbox is %s", r.Class, r.Uncertain, r.Reply, status(u))
+				}
+				if n := fake.Requests(); n != 0 {
+					t.Errorf("%d requests came", n)
 				}
 			})
 		})

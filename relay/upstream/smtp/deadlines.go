@@ -12,9 +12,10 @@ import (
 type deadlines struct {
 	nc       net.Conn
 	timeouts *Timeouts
+	ctx      context.Context // of the Send; nil: nobody sends
 
 	mu        sync.Mutex // guards what follows
-	cut       bool       // the context of the Send has ended
+	cut       bool       // it has ended
 	committed bool       // every octet of the message is written, its reply is due
 	uploading bool       // a goroutine writes: reading has no deadline of its own until it is done
 	stopped   bool       // nothing more is to be written
@@ -51,7 +52,12 @@ func (t *deadlines) readLocked(d time.Duration) {
 	}
 }
 
+// write is for what is written next. A context that ended unnoticed, while the process stood still, ends the
+// connection before anything more goes out.
 func (t *deadlines) write(d time.Duration) {
+	if t.ctx != nil && t.ctx.Err() != nil {
+		t.interrupt()
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.cut || t.stopped {
@@ -117,6 +123,7 @@ func (t *deadlines) watch(ctx context.Context) (release func()) {
 	if ctx.Done() == nil {
 		return func() {}
 	}
+	t.ctx = ctx
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		t.interrupt()
@@ -126,6 +133,7 @@ func (t *deadlines) watch(ctx context.Context) (release func()) {
 		if !stop() {
 			<-done
 		}
+		t.ctx = nil
 	}
 }
 

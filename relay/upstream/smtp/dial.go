@@ -106,6 +106,9 @@ func connectFault(err error, text string) *fault {
 }
 
 func (u *Upstream) dialOne(ctx context.Context, address string) (net.Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, u.cfg.Timeouts.Connect)
 	defer cancel()
 	if u.cfg.Dial != nil {

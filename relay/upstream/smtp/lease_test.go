@@ -15,6 +15,7 @@ import (
 	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
+	"postern/relay/upstream/account/accounttest"
 )
 
 // wantBrokenOff checks that the upstream does not have the message, that nobody is blamed, and that the way is free.
@@ -189,4 +190,44 @@ func TestLeaseBehindTheEnd(t *testing.T) {
 			t.Errorf("got %s uncertain=%v: %s (%v)", r.Class, r.Uncertain, r.Reply, r.Err)
 		}
 	})
+}
+
+// Nothing is said to the upstream any more, and above all nobody logs in, when the slot is over by the clock.
+func TestNothingIsSaidWithoutSlot(t *testing.T) {
+	for _, at := range []string{"", fakesmtp.Connect, "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA"} {
+		t.Run(at, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			slept := &accounttest.Stood{Context: ctx}
+			slept.Over.Store(at == "")
+			fc := provider()
+			fc.Extensions = fakesmtp.Without("PIPELINING", "CHUNKING")
+			var said []string
+			fc.Hook = func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
+				if slept.Over.Load() {
+					said = append(said, verb)
+				}
+				if verb == at {
+					slept.Over.Store(true)
+				}
+				return fakesmtp.Action{}
+			}
+			fake, u := start(t, fc, nil)
+			r := sendCtx(t, slept, u, message(t))[0]
+			if r.Class != mail.Deferral || r.Uncertain {
+				t.Errorf("got %s uncertain=%v: %s (%v)", r.Class, r.Uncertain, r.Reply, r.Err)
+			}
+			if dialled := fake.Counts().Connections > 0; dialled != (at != "") {
+				t.Errorf("dialled: %v", dialled)
+			}
+			if state(u).Status != upstream.Ready {
+				t.Errorf("the upstream is %s", state(u).Status)
+			}
+			u.Close(t.Context())
+			fake.Close()
+			if len(said) > 0 {
+				t.Errorf("it said %q", said)
+			}
+		})
+	}
 }

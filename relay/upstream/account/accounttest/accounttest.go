@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,6 +127,20 @@ func (m *Memory) swap(rows []account.Row, now int64) []account.Answer {
 		}
 	}
 	return answers
+}
+
+// Stood is the context of a slot that was over while the process stood still: who asks knows, and nobody was told.
+type Stood struct {
+	context.Context
+	Over atomic.Bool
+}
+
+// Err implements context.Context.
+func (s *Stood) Err() error {
+	if s.Over.Load() {
+		return context.Canceled
+	}
+	return s.Context.Err()
 }
 
 // Run is the contract. open returns one of a database with nothing in it, and another one of the same database.
