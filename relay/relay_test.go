@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -321,6 +322,43 @@ func (r *rig) retryAll() {
 	defer s.Close()
 	if _, err := s.Retry(r.t.Context(), queue.Filter{}, time.Now()); err != nil {
 		r.t.Fatal(err)
+	}
+}
+
+// Mail that finds no slot is queued, and what comes later does not overtake it.
+func TestBusyUpstreamQueues(t *testing.T) {
+	p := newProvider(t)
+	first, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	p.onData = func(received) error {
+		once.Do(func() { close(first) })
+		<-release
+		return nil
+	}
+	r := newRig(t, p, "listener:handoff = \"1m\"\nupstream:max_connections = 1")
+	submit := func(to string) string {
+		reply, err := r.send("anna@example.com", []string{to}, plainMessage)
+		if err != nil {
+			t.Error(err)
+		}
+		return reply
+	}
+	replied := make(chan string)
+	go func() { replied <- submit("1@example.net") }()
+	<-first
+	for _, to := range []string{"2@example.net", "3@example.net"} {
+		if reply := submit(to); !strings.Contains(reply, "queued as") {
+			t.Errorf("to %s while the only slot is taken: %q", to, reply)
+		}
+	}
+	close(release)
+	if reply := <-replied; !strings.Contains(reply, "taken by provider") {
+		t.Errorf("to the first: %q", reply)
+	}
+	for i, m := range p.wait(3) {
+		if want := strconv.Itoa(i+1) + "@example.net"; m.to[0] != want {
+			t.Errorf("message %d is to %s", i+1, m.to[0])
+		}
 	}
 }
 

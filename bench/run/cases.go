@@ -34,7 +34,7 @@ type Case struct {
 
 // Cases are the loads whose throughput is compared.
 var Cases = []Case{
-	{Key: "reused", Title: "20 reused connections, 4 KiB", Connections: 20, Size: 4096, Count: 6000},
+	{Key: "reused", Title: "20 reused connections, 4 KiB", Connections: 20, Size: 4096, Count: 18000},
 	{Key: "fresh", Title: "one message per connection", Connections: 20, PerConnection: 1, Size: 4096, Count: 3000},
 	{Key: "large", Title: "8 connections, 1 MB", Connections: 8, Size: 1000000, Count: 800},
 	{Key: "far", Title: "upstream 50 ms away, 20 connections", Connections: 20, Size: 4096, Count: 2000,

@@ -25,27 +25,23 @@ func (s *Service) handOff(ctx context.Context, u *submission) (mail.Reply, error
 }
 
 // handOffOrQueue makes the first attempt while the client waits, if the listener wants it and an upstream has a free
-// slot now. Otherwise, or if there is no final verdict in time, the message becomes durable. The reply is the truth:
-// 250 only when the upstream or the store has the message. A message that needs more than one transaction is stored
-// first: the queue records which parts were taken, so that a crash between two repeats neither.
+// slot now or in a moment. Otherwise, or if there is no final verdict in time, the message becomes durable. The reply
+// is the truth: 250 only when the upstream or the store has the message. A message that needs more than one transaction
+// is stored first: the queue records which parts were taken, so that a crash between two repeats neither.
 func (u *submission) handOffOrQueue(ctx context.Context) (mail.Reply, error) {
 	m, wait := u.message, u.session.listener.Handoff.Std()
 	if wait <= 0 || m.Held || u.service.Outbound.InParts(m) {
 		return u.enqueue(ctx)
 	}
-	slot, reserved := u.service.Outbound.ReserveNow(u.now, m)
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	slot := u.slot(wait)
 	if slot == nil {
-		return u.enqueue(ctx)
-	}
-	if u.service.Queue.Waiters(reserved.Key) > 0 { // nobody overtakes the queue
-		slot.Release()
 		return u.enqueue(ctx)
 	}
 	m.Attempts = 1
 	lease := new(queue.Lease) // nobody else can have what is not stored
 	results := u.service.attempt(slot, u, lease)
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
 	select {
 	case r := <-results:
 		defer slot.Release()

@@ -104,6 +104,7 @@ type Options struct {
 type Service struct {
 	Options
 	held     *heldMail
+	patience patience
 	lifetime context.Context // of attempts made while a client waits; it outlives the sessions
 	attempts sync.WaitGroup
 
