@@ -325,7 +325,7 @@ func (r *rig) retryAll() {
 	}
 }
 
-// Mail that finds no slot is queued, and what comes later does not overtake it.
+// Mail that finds no slot in time is queued, and leaves in order when there is one.
 func TestBusyUpstreamQueues(t *testing.T) {
 	p := newProvider(t)
 	first, release := make(chan struct{}), make(chan struct{})

@@ -16,6 +16,12 @@ type transport struct{ http.Handler }
 // RoundTrip runs the handler beside the caller, who goes when its context ends. http.ErrAbortHandler ends the
 // connection.
 func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := context.Cause(r.Context()); err != nil { // as in net/http, nobody hears of it
+		if r.Body != nil {
+			r.Body.Close()
+		}
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	in := r.Clone(ctx)
 	in.Host = r.URL.Host

@@ -2,6 +2,7 @@ package submission
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,110 +14,143 @@ import (
 // for its verdict, and a message costs half as much again by way of the queue (decision 0060). Where it is in vain, the
 // upstream is slower than its clients, and for a while the queue takes at once what finds no slot.
 const (
-	patienceLasts = 500 * time.Millisecond
+	patienceLasts = time.Second
 	patienceRests = 10 * time.Second
-	askAgain      = 2 * time.Millisecond
-	patientMost   = 100  // messages at a time, for one key
-	keysMost      = 1000 // beyond which those are forgotten where nothing waits
+	askAgain      = time.Millisecond
+	patientMost   = 100 // messages at a time, for one key
 )
 
-// patience knows what waits for a slot, by the key of queue.Wait.
+// patience is lines of messages that wait for a slot, by the key of queue.Wait.
 type patience struct {
-	mu   sync.Mutex // guards what follows
-	keys map[string]*patient
+	mu    sync.Mutex // guards what follows
+	lines map[string]*line
 }
 
+type line struct {
+	patients []*patient // in turn
+	rests    time.Time  // until then nothing waits
+	vain     chan struct{}
+}
+
+// patient is a message that waits.
 type patient struct {
-	waiting int
-	rests   time.Time // until then nothing waits
+	turn chan struct{} // closed when it is the first
+	vain chan struct{} // closed when one has waited in vain
 }
 
-// wait calls try until it reports true, and gives up when the time is over, when stop is closed, or when another has
-// waited for the key in vain.
+// wait calls try when its turn comes, until that reports true. It gives up when the time is over, when stop is closed,
+// or when another of the key has waited in vain.
 func (p *patience) wait(key string, most time.Duration, stop <-chan struct{}, try func(now time.Time) bool) {
-	began := time.Now()
-	if !p.enter(key, began) {
+	me := p.enter(key, time.Now())
+	if me == nil {
 		return
 	}
-	defer p.leave(key)
+	defer p.leave(key, me)
+	end := time.NewTimer(min(most, patienceLasts))
+	defer end.Stop()
 	tick := time.NewTicker(askAgain)
 	defer tick.Stop()
-	for {
+	for again := me.turn; ; { // nil once the turn has come
+		var due <-chan time.Time
+		if again == nil {
+			due = tick.C
+		}
 		select {
-		case <-tick.C:
+		case <-again:
+			again = nil
+		case <-due:
+		case <-me.vain:
+			return
 		case <-stop:
 			return
+		case <-end.C:
+			if most >= patienceLasts {
+				p.rest(key, time.Now())
+			}
+			return
 		}
-		now := time.Now()
-		if try(now) || !p.lasts(key, now, now.Sub(began) >= min(most, patienceLasts)) {
+		if try(time.Now()) {
 			return
 		}
 	}
 }
 
-func (p *patience) enter(key string, now time.Time) bool {
+func (p *patience) enter(key string, now time.Time) *patient {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	k := p.keys[key]
-	if k == nil {
-		k = new(patient)
-		p.keep(key, k, now)
+	l := p.lines[key]
+	if l == nil {
+		maps.DeleteFunc(p.lines, func(_ string, l *line) bool { return len(l.patients) == 0 && !now.Before(l.rests) })
+		if p.lines == nil {
+			p.lines = make(map[string]*line)
+		}
+		l = &line{vain: make(chan struct{})}
+		p.lines[key] = l
 	}
-	if now.Before(k.rests) || k.waiting >= patientMost {
-		return false
+	if now.Before(l.rests) || len(l.patients) >= patientMost {
+		return nil
 	}
-	k.waiting++
-	return true
+	me := &patient{make(chan struct{}), l.vain}
+	if l.patients = append(l.patients, me); len(l.patients) == 1 {
+		close(me.turn)
+	}
+	return me
 }
 
-func (p *patience) keep(key string, k *patient, now time.Time) {
-	if p.keys == nil {
-		p.keys = make(map[string]*patient)
-	}
-	if len(p.keys) >= keysMost {
-		maps.DeleteFunc(p.keys, func(_ string, k *patient) bool { return k.waiting == 0 && !now.Before(k.rests) })
-	}
-	p.keys[key] = k
-}
-
-func (p *patience) leave(key string) {
+func (p *patience) leave(key string, me *patient) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.keys[key].waiting--
+	l := p.lines[key]
+	at := slices.Index(l.patients, me)
+	if l.patients = slices.Delete(l.patients, at, at+1); at == 0 && len(l.patients) > 0 {
+		close(l.patients[0].turn)
+	}
 }
 
-// lasts reports whether to go on. vain says that one has waited long enough.
-func (p *patience) lasts(key string, now time.Time, vain bool) bool {
+// rest ends all waiting for a key.
+func (p *patience) rest(key string, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	k := p.keys[key]
-	if vain && !now.Before(k.rests) {
-		k.rests = now.Add(patienceRests)
+	if l := p.lines[key]; !now.Before(l.rests) {
+		l.rests = now.Add(patienceRests)
+		close(l.vain)
+		l.vain = make(chan struct{})
 	}
-	return !now.Before(k.rests)
 }
 
-// slot takes one for a hand-off; nil: there is none soon.
+// waits reports whether anything waits for the key.
+func (p *patience) waits(key string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.lines[key]
+	return l != nil && len(l.patients) > 0
+}
+
+// slot takes one for a hand-off; nil: there is none soon. Nobody overtakes what waits, here or in the queue.
 func (u *submission) slot(most time.Duration) queue.Slot {
 	s, m := u.service, u.message
 	slot, wait := s.slotNow(u.now, m)
+	key := wait.Key
+	if slot != nil && s.patience.waits(key) {
+		slot.Release()
+		slot = nil
+	}
 	if slot == nil && wait.Until.IsZero() {
-		key := wait.Key
 		s.patience.wait(key, most, s.Stopping, func(now time.Time) bool {
-			if s.Queue.Waiters(key) > 0 {
+			if s.waiters(key) > 0 {
 				return false
 			}
 			slot, wait = s.slotNow(now, m)
-			return slot != nil || !wait.Until.IsZero()
+			return slot != nil || !wait.Until.IsZero() || wait.Key != key
 		})
 	}
 	return slot
 }
 
-// slotNow takes a slot that is free now, and that no queued message waits for: nobody overtakes the queue.
+// slotNow takes a slot that is free now, and that no queued message waits for.
 func (s *Service) slotNow(now time.Time, m *queue.Message) (queue.Slot, queue.Wait) {
 	slot, wait := s.Outbound.ReserveNow(now, m)
-	if slot != nil && s.Queue.Waiters(wait.Key) > 0 {
+	if slot != nil && s.waiters(wait.Key) > 0 {
 		slot.Release()
 		slot = nil
 	}

@@ -105,7 +105,8 @@ type Service struct {
 	Options
 	held     *heldMail
 	patience patience
-	lifetime context.Context // of attempts made while a client waits; it outlives the sessions
+	waiters  func(key string) int // of the queue
+	lifetime context.Context      // of attempts made while a client waits; it outlives the sessions
 	attempts sync.WaitGroup
 
 	accepted, acceptedBytes, rejected, refused, auth, overLimit *prometheus.CounterVec
@@ -120,7 +121,7 @@ func New(ctx context.Context, o Options) *Service {
 		return promauto.With(o.Metrics).NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
 	return &Service{
-		Options: o, held: newHeldMail(o.List), lifetime: ctx,
+		Options: o, held: newHeldMail(o.List), lifetime: ctx, waiters: o.Queue.Waiters,
 		accepted: counter("postern_messages_accepted_total", "Messages answered 250, by how: handed off, queued, held.",
 			"listener", "how"),
 		acceptedBytes: counter("postern_messages_accepted_bytes_total", "Octets of messages answered 250.", "listener"),

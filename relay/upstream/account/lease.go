@@ -240,7 +240,7 @@ func (b *bound) Err() error {
 func (s *Slot[H]) over() bool {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
-	return !time.Now().Before(s.a.lease.ends)
+	return s.term.Err() != nil || !time.Now().Before(s.a.lease.ends)
 }
 
 // Over calls f early enough before the slot may be another node's, unless stop is called first. stop is nil where no

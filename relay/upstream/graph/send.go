@@ -54,7 +54,7 @@ type attempt struct {
 func (a *attempt) run(ctx context.Context) {
 	for _, step := range []func(context.Context) *fault{a.prepare, a.fetchToken, a.lookUp, a.sign} {
 		if f := step(ctx); f != nil {
-			a.fail(a.withoutResult(), a.excused(f))
+			a.fail(a.withoutResult(), a.excused(ctx, f))
 			return
 		}
 	}
@@ -63,7 +63,7 @@ func (a *attempt) run(ctx context.Context) {
 		if f == nil || f.uncertain && a.lookOnce(ctx, batch) {
 			continue
 		}
-		f = a.excused(f)
+		f = a.excused(ctx, f)
 		a.fail(a.notFound(batch), f)
 		if !f.class.Permanent() { // of those behind nothing was sent
 			f.uncertain = false
@@ -73,10 +73,11 @@ func (a *attempt) run(ctx context.Context) {
 	}
 }
 
-// excused is a fault, or that the lease ran out where nothing was said: what took too long may have done so while we
-// were stopped, and says nothing about Graph.
-func (a *attempt) excused(f *fault) *fault {
-	if f.uncertain || f.answered || f.rule != nil || f.class.Permanent() || a.t.Spare() > 0 {
+// excused is a fault, or that the lease ran out where nothing was said: what took too long, or was let go of, may have
+// been so while we were stopped, and says nothing about Graph.
+func (a *attempt) excused(ctx context.Context, f *fault) *fault {
+	if f.uncertain || f.answered || f.rule != nil || f.class.Permanent() ||
+		a.t.Spare() > 0 && (f.class != mail.BackPressure || ctx.Err() == nil) {
 		return f
 	}
 	return leaseFault(f.stage)

@@ -55,9 +55,7 @@ func (t *deadlines) readLocked(d time.Duration) {
 // write is for what is written next. A context that ended unnoticed, while the process stood still, ends the
 // connection before anything more goes out.
 func (t *deadlines) write(d time.Duration) {
-	if t.ctx != nil && t.ctx.Err() != nil {
-		t.interrupt()
-	}
+	t.ended()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.cut || t.stopped {
@@ -148,6 +146,14 @@ func (t *deadlines) interrupt() {
 		return
 	}
 	t.nc.SetDeadline(past)
+}
+
+// ended is interrupted, and looks whether the context has ended unnoticed.
+func (t *deadlines) ended() bool {
+	if t.ctx != nil && t.ctx.Err() != nil {
+		t.interrupt()
+	}
+	return t.interrupted()
 }
 
 func (t *deadlines) interrupted() bool {

@@ -68,7 +68,7 @@ func early(stage mail.Stage) bool {
 func (c *conn) refused(stage mail.Stage, r mail.Reply, about ...mail.Address) *fault {
 	if r.Code == 221 { // RFC 5321 §4.2.3: closing; nobody asked for it
 		c.broken = true
-		return &fault{stage: stage, class: mail.BackPressure, reply: c.kept(r), verbatim: true}
+		return c.excuse(&fault{stage: stage, class: mail.BackPressure, reply: c.kept(r), verbatim: true})
 	}
 	if !r.Temporary() && !r.Permanent() {
 		c.broken = true
@@ -78,9 +78,18 @@ func (c *conn) refused(stage mail.Stage, r mail.Reply, about ...mail.Address) *f
 	if r.Code == 421 || rule.Name == replies.Protocol {
 		c.broken = true
 	}
-	return &fault{
+	return c.excuse(&fault{
 		stage: stage, class: rule.Class, reply: c.kept(r), verbatim: true, retryAfter: rule.RetryAfter, rule: &rule,
+	})
+}
+
+// excuse makes nothing of a fault that is our own doing: an upstream lets go of who has not said anything for long, as
+// a process that stood still, and that says nothing about the upstream.
+func (c *conn) excuse(f *fault) *fault {
+	if f.class == mail.BackPressure && c.due.ended() {
+		f.class, f.ours = mail.Deferral, true
 	}
+	return f
 }
 
 // kept is what is kept of a reply: none of our secrets, and no more than anybody reads.
@@ -118,18 +127,14 @@ func (c *conn) trouble(stage mail.Stage, err error, format string, args ...any) 
 	if early(stage) {
 		class = mail.BackPressure
 	}
-	return &fault{stage: stage, class: class, reply: mail.R(451, "4.4.2", "%s",
-		c.words(c.peer+" "+fmt.Sprintf(format, args...))), err: err}
+	return c.excuse(&fault{stage: stage, class: class, reply: mail.R(451, "4.4.2", "%s",
+		c.words(c.peer+" "+fmt.Sprintf(format, args...))), err: err})
 }
 
 // lost makes a fault of an error from the connection.
 func (c *conn) lost(stage mail.Stage, err error) *fault {
-	if c.due.interrupted() {
-		f := c.trouble(stage, context.Canceled, "was left because we are shutting down or out of time")
-		if f.class == mail.BackPressure {
-			f.class = mail.Deferral // our own doing says nothing about the upstream
-		}
-		return f
+	if c.due.ended() {
+		return c.trouble(stage, context.Canceled, "was left because we are shutting down or out of time")
 	}
 	if early(stage) && isAlert(err) { // in TLS 1.3 the server checks our certificate after the handshake
 		return c.handshakeFault(err)
@@ -164,7 +169,7 @@ func isAlert(err error) bool {
 
 // handshakeFault tells a certificate that is not good enough, which a person must mend, from a network that is not.
 func (c *conn) handshakeFault(err error) *fault {
-	if c.due.interrupted() {
+	if c.due.ended() {
 		return c.lost(mail.StageTLS, err)
 	}
 	var (

@@ -231,3 +231,32 @@ func TestNothingIsSaidWithoutSlot(t *testing.T) {
 		})
 	}
 }
+
+// An upstream lets go of who stood still. That is no news of the account, which other nodes go on with.
+func TestNobodyIsBlamedWithoutSlot(t *testing.T) {
+	for _, at := range []string{fakesmtp.Connect, "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA"} {
+		for _, does := range []fakesmtp.Action{{Drop: true}, {Reply: "421 4.4.2 idle too long", Drop: true},
+			{Reply: "221 2.0.0 bye", Drop: true}, {Reply: "220 what?"}} {
+			t.Run(fmt.Sprintf("%s %+v", at, does), func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				slept := &accounttest.Stood{Context: ctx}
+				fc := provider()
+				fc.Extensions = fakesmtp.Without("PIPELINING", "CHUNKING")
+				fc.Hook = func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
+					if verb != at {
+						return fakesmtp.Action{}
+					}
+					slept.Over.Store(true)
+					return does
+				}
+				_, u := start(t, fc, nil)
+				r := sendCtx(t, slept, u, message(t))[0]
+				if r.Class != mail.Deferral || r.Uncertain || state(u).Status != upstream.Ready {
+					t.Errorf("got %s uncertain=%v: %s (%v); the upstream is %s", r.Class, r.Uncertain, r.Reply, r.Err,
+						state(u).Status)
+				}
+			})
+		}
+	}
+}

@@ -367,7 +367,7 @@ func (x *transaction) lost(stage mail.Stage, err error) {
 		err = x.writeErr // the reason for the short wait
 	}
 	f := c.lost(stage, err)
-	if !x.answered && c.messages > 0 && !c.due.interrupted() && !isTimeout(err) {
+	if !x.answered && c.messages > 0 && !c.due.ended() && !isTimeout(err) {
 		x.stale = true
 		return
 	}
