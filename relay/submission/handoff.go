@@ -35,7 +35,7 @@ func (u *submission) handOffOrQueue(ctx context.Context) (mail.Reply, error) {
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	slot := u.slot(wait)
+	slot := u.service.slot(u.now, m, wait)
 	if slot == nil {
 		return u.enqueue(ctx)
 	}

@@ -127,9 +127,8 @@ func (p *patience) waits(key string) bool {
 }
 
 // slot takes one for a hand-off; nil: there is none soon. Nobody overtakes what waits, here or in the queue.
-func (u *submission) slot(most time.Duration) queue.Slot {
-	s, m := u.service, u.message
-	slot, wait := s.slotNow(u.now, m)
+func (s *Service) slot(now time.Time, m *queue.Message, most time.Duration) queue.Slot {
+	slot, wait := s.slotNow(now, m)
 	key := wait.Key
 	if slot != nil && s.patience.waits(key) {
 		slot.Release()

@@ -117,7 +117,7 @@ type lent struct {
 	c *counter
 }
 
-func (c *counter) ReserveNow(_ time.Time, m *queue.Message) (queue.Slot, queue.Wait) {
+func (c *counter) ReserveNow(time.Time, *queue.Message) (queue.Slot, queue.Wait) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.free == 0 {
@@ -146,10 +146,6 @@ func (c *counter) waiters(string) int {
 	return c.waiting
 }
 
-func (c *counter) hand(s *Service, id string) *submission {
-	return &submission{now: time.Now(), message: &queue.Message{ID: id}, service: s}
-}
-
 // Slots are given in the order in which messages came, those of the queue first.
 func TestNobodyOvertakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -159,7 +155,7 @@ func TestNobodyOvertakes(t *testing.T) {
 		var done sync.WaitGroup
 		submit := func(id string) {
 			done.Go(func() {
-				if slot := c.hand(s, id).slot(time.Minute); slot != nil {
+				if slot := s.slot(time.Now(), &queue.Message{}, time.Minute); slot != nil {
 					had <- id
 					time.Sleep(50 * time.Millisecond)
 					slot.Release()
@@ -204,7 +200,7 @@ func TestMoreClientsThanSlots(t *testing.T) {
 			done.Go(func() {
 				for range 50 {
 					began := time.Now()
-					slot := c.hand(s, "").slot(time.Minute)
+					slot := s.slot(time.Now(), &queue.Message{}, time.Minute)
 					longest[client] = max(longest[client], time.Since(began))
 					if slot == nil {
 						t.Errorf("client %d has no slot", client)
@@ -241,9 +237,8 @@ func TestHandOffWaitsForASlot(t *testing.T) {
 			if c.until > 0 {
 				out.until = began.Add(c.until)
 			}
-			u := &submission{now: began, message: &queue.Message{},
-				service: &Service{Options: Options{Outbound: out}, waiters: func(string) int { return 0 }}}
-			got := u.slot(time.Minute) != nil
+			s := &Service{Options: Options{Outbound: out}, waiters: func(string) int { return 0 }}
+			got := s.slot(began, &queue.Message{}, time.Minute) != nil
 			if waited := time.Since(began); got != c.got || waited != c.waits {
 				t.Errorf("%s: a slot %v after %s, want %v after %s", name, got, waited, c.got, c.waits)
 			}
