@@ -48,17 +48,14 @@ func (p *patience) wait(key string, most time.Duration, stop <-chan struct{}, tr
 	defer p.leave(key, me)
 	end := time.NewTimer(min(most, patienceLasts))
 	defer end.Stop()
-	tick := time.NewTicker(askAgain)
-	defer tick.Stop()
-	for again := me.turn; ; { // nil once the turn has come
-		var due <-chan time.Time
-		if again == nil {
-			due = tick.C
-		}
+	var tick <-chan time.Time // of who is the first
+	for turn := me.turn; ; {
 		select {
-		case <-again:
-			again = nil
-		case <-due:
+		case <-turn:
+			ticker := time.NewTicker(askAgain)
+			defer ticker.Stop()
+			turn, tick = nil, ticker.C
+		case <-tick:
 		case <-me.vain:
 			return
 		case <-stop:
