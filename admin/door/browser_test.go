@@ -185,7 +185,8 @@ func TestKeyboard(t *testing.T) {
 	secret := r.secretOf(path)
 	b.Look("dark", 1440, 900)
 	b.Open(path)
-	chromium.Get(b, chromedp.KeyEvent(password)) // the focus is there
+	b.AutoFocused("input:password")
+	chromium.Get(b, chromedp.KeyEvent(password))
 	b.Tab("input:repeat")
 	chromium.Get(b, chromedp.KeyEvent(password))
 	b.Tab("input:code")
@@ -197,7 +198,8 @@ func TestKeyboard(t *testing.T) {
 	b.Leads(chromedp.KeyEvent("\r"))
 	b.Tab("a:/people/invite")
 	b.Leads(chromedp.KeyEvent("\r"))
-	chromium.Get(b, chromedp.KeyEvent("bert")) // the focus is there
+	b.AutoFocused("input:name")
+	chromium.Get(b, chromedp.KeyEvent("bert"))
 	b.Tab("input:role")
 	chromium.Get(b, chromedp.KeyEvent(" "))
 	b.Tab("button:Make the link")

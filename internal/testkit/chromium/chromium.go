@@ -251,6 +251,16 @@ func (b *Browser) Focused() Place {
 	})()`))
 }
 
+// AutoFocused waits until the focus is at a place by itself, a moment after the page is there.
+func (b *Browser) AutoFocused(at string) {
+	b.t.Helper()
+	for end := time.Now().Add(patience); b.Focused().Name != at; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			b.t.Fatalf("the focus is on %q, want %s", b.Focused().Name, at)
+		}
+	}
+}
+
 // Tab presses Tab until the focus is at a place, which must be reached within 60 steps, each of which shows.
 func (b *Browser) Tab(to string) {
 	b.t.Helper()
