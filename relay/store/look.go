@@ -39,6 +39,9 @@ func (s *server) writable() error {
 		if s.silent.Swap(nil) != nil {
 			s.refused.Store(nil) // what others met before is over
 		}
+		if gone := reason(&s.ousted, &s.away); gone != nil { // others have met it meanwhile
+			return gone
+		}
 		return err
 	}
 	err = away(err)

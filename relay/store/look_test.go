@@ -193,3 +193,23 @@ func TestInterruptBetweenStatements(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What others meet while a look is under way counts, or new mail would be taken for a moment between two refusals.
+func TestLookHearsOfOthers(t *testing.T) {
+	l := newStall(t)
+	met := &failure{away(errors.New("the connection was lost"))}
+	if err := l.e.looking.close(); err != nil {
+		t.Fatal(err)
+	}
+	l.e.looking = newReaders(func(ctx context.Context) (db.Conn, error) {
+		l.e.away.Store(met)
+		return l.e.looker(ctx)
+	}, l.e.snapshot(), 1)
+	if err := l.Writable(); err != met.error {
+		t.Errorf("a look says %v", err)
+	}
+	l.e.away.Store(nil)
+	if err := l.Writable(); err != nil {
+		t.Errorf("when it is back: %v", err)
+	}
+}

@@ -255,30 +255,35 @@ func (s *Slot[H]) Over(f func()) (stop func() bool) {
 // fetch has the tokens asked for that a whole envelope needs, and waits for the answer, so that it is not split because
 // they are elsewhere.
 func (s *Slot[H]) fetch(ctx context.Context, want share) {
-	l := s.a.lease
-	if l == nil {
+	if s.a.lease == nil {
+		return
+	}
+	news := s.lacks(want)
+	if news == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, claimTime)
 	defer cancel()
-	for ctx.Err() == nil {
-		now := time.Now()
-		s.t.mu.Lock()
-		want.recipients = s.a.pace.within(now, s.share, want.recipients)
-		_, busy := s.a.pace.wait(now, s.share, want)
-		if busy {
-			s.a.need(now, s.share, want)
-		}
-		news := l.news
-		s.t.mu.Unlock()
-		if !busy {
-			return
-		}
+	for news != nil && ctx.Err() == nil {
 		select {
 		case <-news:
+			news = s.lacks(want)
 		case <-ctx.Done():
 		}
 	}
+}
+
+// lacks asks for tokens that are missing. It returns what is closed when there is news of them; nil: none is missing.
+func (s *Slot[H]) lacks(want share) (news <-chan struct{}) {
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	now := time.Now()
+	want.recipients = s.a.pace.within(now, s.share, want.recipients)
+	if _, busy := s.a.pace.wait(now, s.share, want); !busy {
+		return nil
+	}
+	s.a.need(now, s.share, want)
+	return s.a.lease.news
 }
 
 // within is for how many of n recipients there can be tokens at most.
