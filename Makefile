@@ -44,7 +44,7 @@ test-wine: ## program, service and package for Windows, as far as Wine goes (Deb
 check: ## gofmt, vet, sizes and copies, staticcheck, govulncheck
 	./scripts/check
 
-bench: ## Postern beside Postfix, three runs: about half an hour
+bench: ## Postern beside Postfix, three runs: about forty minutes
 	$(GO) run ./bench/cmd/run $(BENCHFLAGS)
 
 bench-quick: ## one short run without the backlog, for orientation

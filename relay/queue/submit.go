@@ -207,8 +207,8 @@ func (t *tracer) refused(now time.Time, m *Message) {
 	}))
 }
 
-// Waiters returns how many messages in the window wait for a slot with the key. A hand-off that finds
-// any should queue its message instead of taking a slot before them.
+// Waiters returns how many messages in the window wait for a slot with the key. A hand-off must not take one before
+// them.
 func (q *Queue) Waiters(key string) int { return q.sched.waiters(key) }
 
 // waiters returns how many messages wait in the line of a key.
