@@ -27,28 +27,38 @@ func (b *busy) ReserveNow(now time.Time, _ *queue.Message) (queue.Slot, queue.Wa
 	return slot{}, queue.Wait{}
 }
 
+// busyCase is when a slot gets free, or until when the upstream is paused, and how long a message waits for it then.
+type busyCase struct {
+	free, until, waits time.Duration
+	got                bool
+}
+
+func (c busyCase) check(t *testing.T, name string, ask func(Outbound) queue.Slot) {
+	t.Helper()
+	began := time.Now()
+	out := &busy{free: began.Add(c.free)}
+	if c.until > 0 {
+		out.until = began.Add(c.until)
+	}
+	got := ask(out) != nil
+	if waited := time.Since(began); got != c.got || waited != c.waits {
+		t.Errorf("%s: a slot %v after %s, want %v after %s", name, got, waited, c.got, c.waits)
+	}
+}
+
 // A message that cannot be queued waits for a slot for as long as its client is sure to wait, if there may be one.
 func TestSlotSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for name, c := range map[string]struct {
-			free, until, waits time.Duration
-			got                bool
-		}{
+		for name, c := range map[string]busyCase{
 			"free":            {got: true},
 			"soon free":       {free: 3 * time.Second, waits: 3 * time.Second, got: true},
 			"soon to be used": {free: 3 * time.Second, until: 3 * time.Second, waits: 3 * time.Second, got: true},
 			"busy":            {free: time.Hour, waits: slotPatience + askForSlot},
 			"paused":          {free: time.Hour, until: time.Hour},
 		} {
-			began := time.Now()
-			out := &busy{free: began.Add(c.free)}
-			if c.until > 0 {
-				out.until = began.Add(c.until)
-			}
-			got := (&Service{Options: Options{Outbound: out}}).slotSoon(&queue.Message{}) != nil
-			if waited := time.Since(began); got != c.got || waited != c.waits {
-				t.Errorf("%s: a slot %v after %s, want %v after %s", name, got, waited, c.got, c.waits)
-			}
+			c.check(t, name, func(out Outbound) queue.Slot {
+				return (&Service{Options: Options{Outbound: out}}).slotSoon(&queue.Message{})
+			})
 		}
 		stopping := make(chan struct{})
 		close(stopping)

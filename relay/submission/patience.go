@@ -125,28 +125,24 @@ func (p *patience) waits(key string) bool {
 
 // slot takes one for a hand-off; nil: there is none soon. Nobody overtakes what waits, here or in the queue.
 func (s *Service) slot(now time.Time, m *queue.Message, most time.Duration) queue.Slot {
-	slot, wait := s.slotNow(now, m)
-	key := wait.Key
-	if slot != nil && s.patience.waits(key) {
-		slot.Release()
-		slot = nil
-	}
+	slot, wait := s.slotNow(now, m, "")
 	if slot == nil && wait.Until.IsZero() {
+		key := wait.Key
 		s.patience.wait(key, most, s.Stopping, func(now time.Time) bool {
 			if s.waiters(key) > 0 {
 				return false
 			}
-			slot, wait = s.slotNow(now, m)
+			slot, wait = s.slotNow(now, m, key)
 			return slot != nil || !wait.Until.IsZero() || wait.Key != key
 		})
 	}
 	return slot
 }
 
-// slotNow takes a slot that is free now, and that no queued message waits for.
-func (s *Service) slotNow(now time.Time, m *queue.Message) (queue.Slot, queue.Wait) {
+// slotNow takes a slot that is free now and that nothing waits for, but for the caller, whose turn it is at the key.
+func (s *Service) slotNow(now time.Time, m *queue.Message, turn string) (queue.Slot, queue.Wait) {
 	slot, wait := s.Outbound.ReserveNow(now, m)
-	if slot != nil && s.waiters(wait.Key) > 0 {
+	if slot != nil && (s.waiters(wait.Key) > 0 || wait.Key != turn && s.patience.waits(wait.Key)) {
 		slot.Release()
 		slot = nil
 	}

@@ -223,25 +223,40 @@ func TestMoreClientsThanSlots(t *testing.T) {
 // What is paused goes to the queue at once.
 func TestHandOffWaitsForASlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for name, c := range map[string]struct {
-			free, until, waits time.Duration
-			got                bool
-		}{
+		for name, c := range map[string]busyCase{
 			"free":      {got: true},
 			"soon free": {free: 100 * time.Millisecond, waits: 100 * time.Millisecond, got: true},
 			"busy":      {free: time.Hour, waits: patienceLasts},
 			"paused":    {free: time.Hour, until: time.Hour},
 		} {
-			began := time.Now()
-			out := &busy{free: began.Add(c.free)}
-			if c.until > 0 {
-				out.until = began.Add(c.until)
-			}
-			s := &Service{Options: Options{Outbound: out}, waiters: func(string) int { return 0 }}
-			got := s.slot(began, &queue.Message{}, time.Minute) != nil
-			if waited := time.Since(began); got != c.got || waited != c.waits {
-				t.Errorf("%s: a slot %v after %s, want %v after %s", name, got, waited, c.got, c.waits)
-			}
+			c.check(t, name, func(out Outbound) queue.Slot {
+				s := &Service{Options: Options{Outbound: out}, waiters: func(string) int { return 0 }}
+				return s.slot(time.Now(), &queue.Message{}, time.Minute)
+			})
+		}
+	})
+}
+
+// routed is a way out whose messages have moved to another upstream since they began to wait.
+type routed struct{ *counter }
+
+func (r routed) ReserveNow(now time.Time, m *queue.Message) (queue.Slot, queue.Wait) {
+	slot, _ := r.counter.ReserveNow(now, m)
+	return slot, queue.Wait{Key: "other"}
+}
+
+// Who comes to another upstream by a new route does not overtake what waits for that one.
+func TestNobodyOvertakesByAnotherRoute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &counter{free: 1}
+		s := &Service{Options: Options{Outbound: routed{c}}, waiters: c.waiters}
+		first := s.patience.enter("other", time.Now())
+		if slot, _ := s.slotNow(time.Now(), &queue.Message{}, "sink"); slot != nil || c.free != 1 {
+			t.Errorf("it has a slot %v; %d are free", slot, c.free)
+		}
+		s.patience.leave("other", first)
+		if slot, _ := s.slotNow(time.Now(), &queue.Message{}, "sink"); slot == nil {
+			t.Error("it has no slot, though nothing waits")
 		}
 	})
 }
