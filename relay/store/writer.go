@@ -14,7 +14,7 @@ const (
 	lazyFor   = 250 * time.Millisecond // longest wait of a lazy write for a commit
 	batchOps  = 512                    // most writes of one transaction
 	batchCost = 16 << 20               // octets of contents after which a transaction is closed
-	lazyRows  = 256                    // rows of lazy writes after which a transaction is closed to them
+	lazyRows  = 1000                   // rows of lazy writes that wait for nothing more, and close a transaction to them
 	growAfter = 32                     // commits that got their batch at once before a larger one is tried
 )
 
@@ -127,9 +127,9 @@ func (w *writer) enqueue(o *op) error {
 	if o.lazy {
 		if len(w.lazy) == 0 {
 			w.lazySince = time.Now()
-			w.wake()
 		}
 		w.lazy = append(w.lazy, o)
+		w.wake()
 		return nil
 	}
 	w.urgent = append(w.urgent, o)
@@ -156,7 +156,7 @@ func (w *writer) await(timer *time.Timer) bool {
 	for {
 		w.mu.Lock()
 		urgent, lazy, closed := len(w.urgent), len(w.lazy), w.closed
-		left := w.lazyWait - time.Since(w.lazySince)
+		left := w.lazyLeft()
 		w.mu.Unlock()
 		switch {
 		case urgent > 0, lazy > 0 && (closed || left <= 0):
@@ -173,6 +173,19 @@ func (w *writer) await(timer *time.Timer) bool {
 			w.idle(timer)
 		}
 	}
+}
+
+// lazyLeft is how long lazy writes wait yet for a commit of others. Who has a transaction's worth of them to write, and
+// waits for each, would fall behind otherwise.
+func (w *writer) lazyLeft() time.Duration {
+	rows := int64(0)
+	for _, o := range w.lazy {
+		rows += o.cost
+	}
+	if rows >= lazyRows {
+		return 0
+	}
+	return w.lazyWait - time.Since(w.lazySince)
 }
 
 // idle waits for a write, and lets the engine tidy up meanwhile.

@@ -288,6 +288,41 @@ func TestLogBeginsAnew(t *testing.T) {
 	}
 }
 
+// TestTraceKeepsUp: what a burst leaves for the trace is written batch after batch, and does not wait for commits of
+// others, of which there are none while all mail is handed off.
+func TestTraceKeepsUp(t *testing.T) {
+	s := open(t, Options{})
+	s.writer.mu.Lock()
+	s.writer.lazyWait = time.Hour
+	s.writer.mu.Unlock()
+	r := trace.NewRecorder(s, nil)
+	const events = 10_000
+	for range events {
+		r.Record(trace.Event{Kind: trace.Delivered})
+	}
+	if err := r.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range events {
+		r.Record(trace.Event{Kind: trace.Delivered})
+	}
+	ctx, end := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for deadline := time.Now().Add(10 * time.Second); s.told.Load() < 2*events; <-look.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d events of %d are written", s.told.Load(), 2*events)
+		}
+	}
+	end()
+	running.Wait()
+	if n := r.Dropped(); n > 0 {
+		t.Errorf("%d events are lost", n)
+	}
+}
+
 // TestHurry: lazy writes that come one after the other do not make the end of a process long.
 func TestHurry(t *testing.T) {
 	s := open(t, Options{})

@@ -28,7 +28,7 @@ type promptSink interface {
 
 // Bounds and times of a Recorder.
 const (
-	batchSize     = 500                    // events in one write, at most
+	batchSize     = 1000                   // events in one write, at most
 	batchEvery    = 200 * time.Millisecond // longest wait of an event for its write
 	bufferSize    = 20000                  // events of mail that wait, at most; about 10 MiB
 	refusalsSize  = 5000                   // refusals that wait, at most
