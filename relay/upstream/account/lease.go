@@ -39,7 +39,7 @@ type lease struct {
 	lacked time.Time
 	vain   time.Time // when something was asked for last, if nothing has come since
 	used   time.Time // when somebody asked for one last
-	peak   int       // most that were used at once lately
+	peak   int       // most that were wanted at once lately
 	peaked time.Time
 	told   time.Time
 	news   chan struct{} // closed when something was learned
@@ -94,7 +94,7 @@ func (a *account[H]) free(now time.Time) bool {
 	used, places := a.inUse+closing, a.places(now)
 	if l := a.lease; l != nil {
 		l.used = now
-		if n := min(used+1, places); n >= l.peak {
+		if n := min(used+1, a.flow.now); n >= l.peak {
 			l.peak, l.peaked = n, now
 		}
 		switch {

@@ -454,6 +454,29 @@ func TestBurstGetsItsSlotsAtOnce(t *testing.T) {
 	})
 }
 
+// So has a burst of messages so quick that all slots are free again each time the account is settled.
+func TestQuickMessagesGetTheirSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{t: t, limit: 20}
+		a := newNode(t.Context(), accounttest.New(time.Hour), "a", p, nil)
+		within(t, time.Second, "a slot", a.begin)
+		began, rounds := time.Now(), 0
+		for p.most.Load() < 20 && rounds < 100 {
+			rounds++
+			for a.begin() {
+			}
+			for len(a.sending) > 0 {
+				a.end(works)
+			}
+			synctest.Wait() // for the answer
+		}
+		if waited := time.Since(began); rounds > 25 || waited > 0 {
+			t.Errorf("%d slots after %d rounds and %v", p.most.Load(), rounds, waited)
+		}
+		a.close(t)
+	})
+}
+
 // Who gets nothing asks four times a second, however often somebody wants a slot.
 func TestRefusalsCostNoRoundTrips(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
