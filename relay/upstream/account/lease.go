@@ -32,8 +32,7 @@ type lease struct {
 	until  int64     // until when the row leases them
 	others int       // slots that other nodes have
 	alarm  *time.Timer
-	term   context.Context // ends when what is sent has to be cut off; nil: nothing is leased
-	cut    context.CancelFunc
+	term   *term // of what is sent; nil: nothing is leased
 
 	lack   bool // a slot was wanted
 	lacked time.Time
@@ -204,52 +203,9 @@ func (a *account[H]) elsewhere() int {
 func (l *lease) end() {
 	stop(&l.alarm)
 	if l.term != nil {
-		l.cut()
-		l.term, l.cut = nil, nil
+		l.term.end()
+		l.term = nil
 	}
-}
-
-// Bound returns a context for what is sent with the slot: it ends with ctx, and early enough before the slot may be
-// another node's. Its Err looks at the clock: a process that stood still knows by it what no timer has told it yet.
-// cancel is to be called when the sending has ended.
-func (s *Slot[H]) Bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	if s.term == nil {
-		return ctx, func() {}
-	}
-	ctx, cut := context.WithCancel(ctx)
-	stop := context.AfterFunc(s.term, cut)
-	return &bound{ctx, cut, s.over}, func() { stop(); cut() }
-}
-
-// bound is a context that ends when over reports so, if nothing else has ended it.
-type bound struct {
-	context.Context
-	cut  context.CancelFunc
-	over func() bool
-}
-
-// Err implements context.Context.
-func (b *bound) Err() error {
-	if b.over() {
-		b.cut()
-	}
-	return b.Context.Err()
-}
-
-// over reports that the slot may be another node's soon, or is.
-func (s *Slot[H]) over() bool {
-	s.t.mu.Lock()
-	defer s.t.mu.Unlock()
-	return s.term.Err() != nil || !time.Now().Before(s.a.lease.ends)
-}
-
-// Over calls f early enough before the slot may be another node's, unless stop is called first. stop is nil where no
-// other node can have it.
-func (s *Slot[H]) Over(f func()) (stop func() bool) {
-	if s.term == nil {
-		return nil
-	}
-	return context.AfterFunc(s.term, f)
 }
 
 // fetch has the tokens asked for that a whole envelope needs, and waits for the answer, so that it is not split because

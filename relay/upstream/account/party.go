@@ -1,9 +1,6 @@
 package account
 
-import (
-	"context"
-	"time"
-)
+import "time"
 
 // party is a table as other nodes see it: one of those that share. Its methods run in exchanges, which follow each
 // other.
@@ -232,7 +229,7 @@ func (p *party[H]) term(a *account[H], now, ends time.Time) {
 		return
 	}
 	if l.term == nil {
-		l.term, l.cut = context.WithCancel(context.Background())
+		l.term = &term{mu: &p.mu, lease: l, calls: make(map[*call]struct{})}
 	}
 	if l.alarm == nil {
 		l.alarm = time.AfterFunc(ends.Sub(now), func() { p.Update(func() { p.over(a) }) })

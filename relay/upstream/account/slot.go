@@ -10,9 +10,9 @@ type Slot[H Held] struct {
 	t         *Table[H]
 	a         *account[H]
 	admission Admission
-	share     share           // of the rates; guarded by Table.mu
-	lonely    bool            // there was no other slot when this one was taken, at no node
-	term      context.Context // ends when the slot's lease does; nil: it is not leased
+	share     share // of the rates; guarded by Table.mu
+	lonely    bool  // there was no other slot when this one was taken, at no node
+	term      *term // of the slot's lease; nil: it is not leased
 	taken     uint64
 	recorded  bool
 	released  bool

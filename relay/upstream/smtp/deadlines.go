@@ -118,12 +118,9 @@ func (t *deadlines) stopWriting() {
 // watch interrupts the connection when ctx ends. What it returns ends the watch, and waits for an interruption under
 // way: it must not hit whoever has the connection next.
 func (t *deadlines) watch(ctx context.Context) (release func()) {
-	if ctx.Done() == nil {
-		return func() {}
-	}
 	t.ctx = ctx
 	done := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
+	stop := afterFunc(ctx, func() {
 		t.interrupt()
 		close(done)
 	})
@@ -133,6 +130,16 @@ func (t *deadlines) watch(ctx context.Context) (release func()) {
 		}
 		t.ctx = nil
 	}
+}
+
+// afterFunc is context.AfterFunc, which asks also those for a channel that do without.
+func afterFunc(ctx context.Context, f func()) (stop func() bool) {
+	if own, ok := ctx.(interface {
+		AfterFunc(f func()) (stop func() bool)
+	}); ok {
+		return own.AfterFunc(f)
+	}
+	return context.AfterFunc(ctx, f)
 }
 
 // interrupt is called when the context of a Send ends. Before the end of the message everything stops at once.

@@ -3,6 +3,7 @@ package smtp
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"postern/internal/logline"
@@ -52,8 +53,8 @@ type slot struct {
 
 	// A connection that waits here, while the store is asked whether the message may be sent, is closed when another
 	// node may have its slot.
-	stop func() bool   // it is used now; false: it is being closed. nil: nobody else can have it
-	left chan struct{} // closed when it is
+	stop func() bool    // it is used now; false: it is being closed. nil: nobody else can have it
+	left sync.WaitGroup // done when it is
 }
 
 // Reserve implements upstream.Transport.
@@ -72,17 +73,20 @@ func (u *Upstream) Reserve(now time.Time, identity string) (upstream.Slot, time.
 
 // waits has the connection closed when the slot is over, unless hold is called first.
 func (s *slot) waits(over func(func()) (stop func() bool)) {
-	s.left = make(chan struct{})
+	s.left.Add(1)
 	s.stop = over(func() {
-		defer close(s.left)
+		defer s.left.Done()
 		s.drop()
 	})
+	if s.stop == nil {
+		s.left.Done()
+	}
 }
 
 // hold keeps the connection from being closed behind the back of who uses the slot now.
 func (s *slot) hold() {
 	if s.stop != nil && !s.stop() {
-		<-s.left
+		s.left.Wait()
 	}
 	s.stop = nil
 }

@@ -341,7 +341,7 @@ func TestWaitingConnectionEndsWithItsSlot(t *testing.T) {
 			over()
 		} else {
 			over()
-			<-s.left
+			s.left.Wait()
 		}
 		if open := fake.Counts().Open; (open == 1) != used {
 			t.Errorf("used: %v, %d connections are open", used, open)
