@@ -13,7 +13,7 @@ import (
 
 // Initial sizes of a Buffer's memory, in octets. A declared size is trusted up to firstMost.
 const (
-	firstLeast = 8 << 10
+	undeclared = 8 << 10
 	firstMost  = 64 << 10
 	pieceSize  = 32 << 10 // to which small writes to a file are gathered
 )
@@ -82,9 +82,13 @@ func (b *Buffer) fits(n int) bool {
 	if need > most || b.hint > most {
 		return false
 	}
-	size := max(2*int64(cap(b.memory)), firstLeast, need)
+	size := max(2*int64(cap(b.memory)), undeclared, need)
 	if cap(b.memory) == 0 {
-		size = max(need, min(max(b.hint+512, firstLeast), firstMost)) // 512 in case the declared size is too small
+		size = undeclared
+		if b.hint > 0 {
+			size = min(b.hint+512, firstMost) // 512 in case the declared size is too small
+		}
+		size = max(need, size)
 	} else if b.hint >= need {
 		size = b.hint + 512
 	}

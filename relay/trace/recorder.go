@@ -13,7 +13,8 @@ import (
 	"postern/internal/periodic"
 )
 
-// Sink stores events. AppendEvents commits all of them or none. An error that is ErrSinkAway is about the sink alone.
+// Sink stores events. AppendEvents commits all of them or none, and keeps the slice no longer than it runs. An error that
+// is ErrSinkAway is about the sink alone.
 type Sink interface {
 	AppendEvents(ctx context.Context, events []Event) error
 }
@@ -47,11 +48,12 @@ type Recorder struct {
 	count func(*Event)  // nil: nobody counts
 
 	writing sync.Mutex // held by flush, for the order of batches
+	events  []Event    // of the batch; guarded by writing
 
 	mu       sync.Mutex // guards all below
-	mail     []Event    // oldest first
-	refusals []Event    // refusals, oldest first
-	last     time.Time  // the last time given to an event
+	mail     line
+	refusals line
+	last     time.Time // the last time given to an event
 	closed   bool
 	dropped  uint64
 	failing  bool // logged already: events are being dropped, or the sink fails
@@ -68,9 +70,16 @@ func NewRecorder(sink Sink, log *slog.Logger) *Recorder {
 // called before anything is recorded.
 func (r *Recorder) CountWith(count func(*Event)) { r.count = count }
 
+// counting is memory for events that somebody is told of, for a moment.
+var counting = sync.Pool{New: func() any { return new(Event) }}
+
 func (r *Recorder) counted(e *Event) {
 	if r.count != nil {
-		r.count(e)
+		told := counting.Get().(*Event)
+		*told = *e
+		r.count(told)
+		*told = Event{}
+		counting.Put(told)
 	}
 	e.Rcpts = nil // what waits is bounded by the number of events
 }
@@ -79,10 +88,10 @@ func (r *Recorder) counted(e *Event) {
 // without a time gets the present one.
 func (r *Recorder) Record(e Event) {
 	r.counted(&e)
-	r.record(e)
+	r.record(&e)
 }
 
-func (r *Recorder) record(e Event) {
+func (r *Recorder) record(e *Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e.Time.IsZero() {
@@ -96,12 +105,12 @@ func (r *Recorder) record(e Event) {
 	if e.Kind.IsRefusal() {
 		waiting, most = &r.refusals, refusalsSize
 	}
-	if r.closed || len(*waiting) >= most {
+	if r.closed || waiting.len() >= most {
 		r.dropLocked(1, "too many events wait")
 		return
 	}
-	*waiting = append(*waiting, e)
-	if len(r.mail)+len(r.refusals) >= batchSize {
+	waiting.add(e)
+	if r.mail.len()+r.refusals.len() >= batchSize {
 		select {
 		case r.full <- struct{}{}:
 		default:
@@ -120,7 +129,7 @@ func (r *Recorder) Refusal(e Event) bool {
 	if !r.meter.allow(now, &e) {
 		return false
 	}
-	r.record(e)
+	r.record(&e)
 	return true
 }
 
@@ -130,7 +139,7 @@ func (r *Recorder) LeftOut() uint64 { return r.meter.leftOut() }
 // summarize records and logs what the meter left out.
 func (r *Recorder) summarize() {
 	for _, s := range r.meter.sweep(time.Now()) {
-		r.record(s.Event)
+		r.record(&s.Event)
 		r.log.Info("refusals left out",
 			logline.Pairs("more", s.left, "kind", s.Kind, "login", s.Login, "client", s.Client,
 				"listener", s.Listener, "reply", s.Reply.String())...)
@@ -198,8 +207,8 @@ func (r *Recorder) Close(ctx context.Context) error {
 	defer r.writing.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n := len(r.mail) + len(r.refusals); n > 0 {
-		r.mail, r.refusals = nil, nil
+	if n := r.mail.len() + r.refusals.len(); n > 0 {
+		r.mail, r.refusals = line{}, line{}
 		r.dropped += uint64(n)
 		return fmt.Errorf("%d events of the trace not written: %w", n, err)
 	}
@@ -229,7 +238,9 @@ func (r *Recorder) flush(ctx context.Context, appendEvents func(context.Context,
 	mail, refusals := r.waiting()
 	for mail+refusals > 0 {
 		b := r.batch(mail, refusals)
-		if err := r.written(ctx, b, appendEvents(ctx, b.events)); err != nil {
+		err := r.written(ctx, b, appendEvents(ctx, r.events))
+		clear(r.events)
+		if err != nil {
 			return err
 		}
 		mail, refusals = mail-b.mail, refusals-b.refusals
@@ -240,30 +251,20 @@ func (r *Recorder) flush(ctx context.Context, appendEvents func(context.Context,
 func (r *Recorder) waiting() (mail, refusals int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.mail), len(r.refusals)
+	return r.mail.len(), r.refusals.len()
 }
 
 // batch is one write: so many of the oldest events of mail, and so many of the oldest refusals.
-type batch struct {
-	events         []Event
-	mail, refusals int
-}
+type batch struct{ mail, refusals int }
 
-// batch returns the oldest of so many events to write next, those of mail first. They stay buffered until they are
+// batch copies the oldest of so many events to write next, those of mail first. They stay buffered until they are
 // written.
 func (r *Recorder) batch(mail, refusals int) batch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b := batch{mail: min(mail, batchSize)}
 	b.refusals = min(refusals, batchSize-b.mail)
-	switch {
-	case b.refusals == 0:
-		b.events = r.mail[:b.mail:b.mail]
-	case b.mail == 0:
-		b.events = r.refusals[:b.refusals:b.refusals]
-	default:
-		b.events = append(append(make([]Event, 0, b.mail+b.refusals), r.mail[:b.mail]...), r.refusals[:b.refusals]...)
-	}
+	r.events = append(append(r.events[:0], r.mail.oldest(b.mail)...), r.refusals.oldest(b.refusals)...)
 	return b
 }
 
@@ -298,16 +299,8 @@ func (r *Recorder) written(ctx context.Context, b batch, err error) error {
 }
 
 func (r *Recorder) removeLocked(b batch) {
-	r.mail, r.refusals = withoutOldest(r.mail, b.mail), withoutOldest(r.refusals, b.refusals)
-}
-
-// withoutOldest removes the oldest n events. When none are left it drops the array, so that a burst's memory is freed.
-func withoutOldest(events []Event, n int) []Event {
-	clear(events[:n])
-	if events = events[n:]; len(events) == 0 {
-		return nil
-	}
-	return events
+	r.mail.remove(b.mail)
+	r.refusals.remove(b.refusals)
 }
 
 func (r *Recorder) dropLocked(n int, why string) {
@@ -315,5 +308,39 @@ func (r *Recorder) dropLocked(n int, why string) {
 	if !r.failing {
 		r.failing = true
 		r.log.Error("events of the trace are dropped", "reason", why, "dropped", r.dropped)
+	}
+}
+
+// line is events in order. Its memory is used again while events come, and freed behind a burst.
+type line struct {
+	events []Event
+	gone   int // of the first ones
+}
+
+// keepLine is the memory that an empty line keeps, in events.
+const keepLine = 200
+
+func (l *line) len() int { return len(l.events) - l.gone }
+
+func (l *line) add(e *Event) {
+	if len(l.events) == cap(l.events) && l.gone > len(l.events)/2 {
+		n := copy(l.events, l.events[l.gone:])
+		clear(l.events[n:])
+		l.events, l.gone = l.events[:n], 0
+	}
+	l.events = append(l.events, *e)
+}
+
+func (l *line) oldest(n int) []Event { return l.events[l.gone : l.gone+n] }
+
+func (l *line) remove(n int) {
+	clear(l.oldest(n))
+	l.gone += n
+	switch {
+	case l.len() > 0:
+	case cap(l.events) > keepLine:
+		*l = line{}
+	default:
+		l.events, l.gone = l.events[:0], 0
 	}
 }

@@ -358,7 +358,7 @@ func TestEverythingIsCounted(t *testing.T) {
 			r.Record(Event{Kind: Accepted, Rcpts: &Rcpts{Domains: []string{"example.net"}}})
 			r.Refusal(Event{Kind: AuthFail, Client: "192.0.2.1"})
 		}
-		if r.mail[0].Rcpts != nil {
+		if r.mail.events[0].Rcpts != nil {
 			t.Error("events that wait keep the recipients")
 		}
 		_ = r.Close(context.Background()) // summaries, and what could not be written

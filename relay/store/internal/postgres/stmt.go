@@ -206,8 +206,8 @@ func texts[T string | []byte](a *scratch, all []T) {
 	}
 }
 
-// keepArena bounds what is kept for the next statement, in octets.
-const keepArena = 512 << 10
+// keepArena bounds what is kept for the next statement, in octets: the arguments of a thousand events of the trace fit.
+const keepArena = 1 << 20
 
 func (a *scratch) release() {
 	clear(a.values)

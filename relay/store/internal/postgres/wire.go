@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -32,6 +33,7 @@ type link struct {
 	stmts *statements
 
 	queue   []call // sent or about to be, in order
+	memory  []byte // for what is queued, where that is much
 	status  byte   // as ReadyForQuery said
 	owed    int    // ReadyForQuery that nobody waited for
 	cursors int    // loops of Rows outside of transactions that have not read all
@@ -287,18 +289,51 @@ func (l *link) send(s *stmt, values [][]byte, portal string, most uint32, out *r
 		s.asked = true
 		octets += len(s.text)
 	}
+	for _, v := range values {
+		octets += len(v)
+	}
+	octets += bindOctets
+	if octets > frontendKeeps {
+		l.front.Send(room{l, octets})
+	}
 	l.front.SendBind(&pgproto3.Bind{
 		DestinationPortal: portal, PreparedStatement: s.name, ParameterFormatCodes: binaryFormat, Parameters: values,
 		ResultFormatCodes: binaryFormat,
 	})
 	l.front.SendExecute(&pgproto3.Execute{Portal: portal, MaxRows: most})
 	l.queue = append(l.queue, call{s, out})
-	octets += bindOctets
-	for _, v := range values {
-		octets += len(v)
-	}
 	return octets
 }
+
+// frontendKeeps is the memory that a Frontend keeps from one write to the next, in octets.
+const frontendKeeps = 1 << 10
+
+// room is no message. It moves what is queued to memory that is used again, where so many octets are to come: a Frontend
+// would make its own grow anew for each large write.
+type room struct {
+	link   *link
+	octets int
+}
+
+// Encode implements pgproto3.Message.
+func (r room) Encode(queued []byte) ([]byte, error) {
+	l, need := r.link, len(queued)+r.octets
+	switch {
+	case need <= cap(queued):
+		return queued, nil
+	case need > keepArena:
+		return slices.Grow(queued, r.octets), nil
+	case need > cap(l.memory):
+		l.memory = make([]byte, 0, min(need+need/2, keepArena))
+	}
+	return append(l.memory[:0], queued...), nil
+}
+
+// Decode implements pgproto3.Message.
+func (room) Decode([]byte) error { return errProtocol }
+
+// Frontend implements pgproto3.FrontendMessage.
+func (room) Frontend() {}
 
 // bindOctets is about what the use of a statement takes, beside its arguments.
 const bindOctets = 128
