@@ -93,9 +93,7 @@ func (a *account[H]) free(now time.Time) bool {
 	used, places := a.inUse+closing, a.places(now)
 	if l := a.lease; l != nil {
 		l.used = now
-		if n := min(used+1, a.flow.now); n >= l.peak {
-			l.peak, l.peaked = n, now
-		}
+		l.want(now, min(used+1, a.flow.now))
 		switch {
 		case used >= places && used < a.flow.now:
 			l.lack = true
@@ -105,6 +103,13 @@ func (a *account[H]) free(now time.Time) bool {
 		}
 	}
 	return used < places
+}
+
+// want notes that so many slots are wanted at once.
+func (l *lease) want(now time.Time, slots int) {
+	if slots >= l.peak {
+		l.peak, l.peaked = slots, now
+	}
 }
 
 // mayProbe reports whether nobody else probes an account that waits.
@@ -142,7 +147,12 @@ func (a *account[H]) ahead(now time.Time) {
 	if l == nil {
 		return
 	}
-	last := a.open() >= a.places(now) && a.places(now) < a.flow.now
+	_, closing := a.held.Connections()
+	used, places := a.inUse+closing, a.places(now)
+	last := used >= places && places < a.flow.now
+	if last {
+		l.want(now, min(used+1, a.flow.now))
+	}
 	for i := range a.pace {
 		last = last || a.pace[i].limit > 0 && a.pace[i].ready() <= 0
 	}

@@ -477,6 +477,31 @@ func TestQuickMessagesGetTheirSlots(t *testing.T) {
 	})
 }
 
+// Connections that are open and idle make nobody ask for more: beside the looks there are no round trips.
+func TestIdleConnectionsCostNoRoundTrips(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, m := &provider{t: t, limit: 20}, accounttest.New(time.Hour)
+		a := newNode(t.Context(), m, "a", p, nil)
+		within(t, time.Second, "three at once", func() bool { a.begin(); return len(a.sending) == 3 })
+		for len(a.sending) > 0 {
+			a.end(works)
+		}
+		pass(time.Second, a)
+		before := m.Swaps()
+		for range 500 {
+			if !a.begin() {
+				t.Fatal("a message has to wait")
+			}
+			a.end(works)
+			pass(10*time.Millisecond, a)
+		}
+		if n := m.Swaps() - before; n > 25 {
+			t.Errorf("500 messages in 5 s cost %d round trips", n)
+		}
+		a.close(t)
+	})
+}
+
 // Who gets nothing asks four times a second, however often somebody wants a slot.
 func TestRefusalsCostNoRoundTrips(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
