@@ -3,6 +3,7 @@
 package run
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -130,7 +131,8 @@ func (p *Postern) serve(ctx context.Context, o StartOptions) (time.Duration, err
 	return time.Since(begin), nil
 }
 
-// Stop implements System.
+// Stop implements System. What the server took for an error fails the run: it may not be faster by leaving out what it
+// should do, such as the trace.
 func (p *Postern) Stop() error {
 	p.signal(syscall.SIGTERM)
 	for _, n := range []*Postern{p, p.Second} {
@@ -142,8 +144,27 @@ func (p *Postern) Stop() error {
 		case <-time.After(startLimit):
 			return fmt.Errorf("%s does not end after SIGTERM", p.Name())
 		}
+		if err := n.complaint(); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// complaint is the first error of the log.
+func (p *Postern) complaint() error {
+	log, err := os.Open(p.logFile())
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	lines := bufio.NewScanner(log)
+	for lines.Scan() {
+		if line := lines.Text(); strings.Contains(line, " level=ERROR ") {
+			return fmt.Errorf("%s logged an error: %s", p.Name(), line)
+		}
+	}
+	return lines.Err()
 }
 
 // signal sends a signal to the group, also behind a wrapping command, but not to the database.

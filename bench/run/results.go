@@ -131,6 +131,7 @@ var ofOthers = map[string]struct {
 	// Microsoft 365 and Graph.
 	"Postern " + unsignedQueued:  {postfixUnsigned, 5},
 	"Postern " + unsignedDefault: {postfixUnsigned, 10},
+	"Postern " + serverUnsigned:  {postfixUnsigned, 10},
 	"Postern " + opensslQueued:   {"Postern handoff=0s", 1.5},
 	"Postern " + opensslDefault:  {"Postern", 2},
 }

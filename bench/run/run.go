@@ -68,6 +68,8 @@ func (o Options) all() []entry {
 			entry{"postgres-queued", &Postern{Binary: o.Binary, Handoff: "0s", Flavour: serverQueued, Database: true},
 				[]string{fewCase, "backlog"}},
 			entry{"postgres", &Postern{Binary: o.Binary, Flavour: serverDefault, Database: true}, few},
+			entry{"postgres-unsigned", &Postern{Binary: o.Binary, Flavour: serverUnsigned, Unsigned: true,
+				Database: true}, few},
 			entry{"nodes-queued", &Postern{Binary: o.Binary, Handoff: "0s", Flavour: nodesQueued, Database: true,
 				Second: new(Postern)}, few},
 			entry{"nodes", &Postern{Binary: o.Binary, Flavour: nodesDefault, Database: true, Second: new(Postern)},
@@ -89,6 +91,7 @@ const (
 	fewCase         = "reused"
 	serverQueued    = "PostgreSQL handoff=0s"
 	serverDefault   = "PostgreSQL"
+	serverUnsigned  = "PostgreSQL unsigned"
 	nodesQueued     = "2 nodes handoff=0s"
 	nodesDefault    = "2 nodes"
 	unsignedQueued  = "unsigned handoff=0s"

@@ -55,7 +55,7 @@ func measure(ctx context.Context) (bool, error) {
 		"only these, separated by commas: reused,fresh,large,far,idle,syncs,backlog,search")
 	flag.StringVar(&systems, "systems", "", "only these, separated by commas: "+
 		"postfix,postern,postern-queued,postgres,postgres-queued,nodes,nodes-queued,openssl,openssl-queued,"+
-		"postfix-unsigned,unsigned,unsigned-queued")
+		"postfix-unsigned,unsigned,unsigned-queued,postgres-unsigned")
 	flag.IntVar(&o.Idle, "idle", 1000, "idle connections")
 	flag.IntVar(&o.Backlog, "backlog", 200000, "queued messages")
 	flag.StringVar(&result, "json", "", "write every figure to this `file`")
