@@ -172,8 +172,9 @@ const (
 		FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[]) AS f(id, attempts, owner, until)
 		WHERE m.id = ANY($1) AND m.id = f.id AND m.attempts = f.attempts AND m.lease_owner = f.owner
 			AND m.lease_until <> 0 RETURNING m.id`
-	bulkEvents = `INSERT INTO event SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[],
-		$5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[])`
+	// Of so many rows: each unnest of a FROM would be written to a table of its own first.
+	bulkEvents = `INSERT INTO event SELECT unnest($1::bigint[]), unnest($2::bytea[]), unnest($3::bytea[]),
+		unnest($4::bytea[]), unnest($5::bytea[]), unnest($6::bytea[]), unnest($7::bytea[]), unnest($8::bytea[])`
 	bulkShare = "SELECT pg_advisory_xact_lock_shared(1347638350, 3)" // see server.settled
 	bulkLate  = `INSERT INTO search_late SELECT n FROM unnest($1::bigint[]) AS f(n), search_state s
 		WHERE s.k = 1 AND f.n >= s.floor AND f.n < s.high ON CONFLICT DO NOTHING`
