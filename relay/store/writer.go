@@ -14,7 +14,7 @@ const (
 	lazyFor   = 250 * time.Millisecond // longest wait of a lazy write for a commit
 	batchOps  = 512                    // most writes of one transaction
 	batchCost = 16 << 20               // octets of contents after which a transaction is closed
-	lazyRows  = 1000                   // rows of lazy writes that wait for nothing more, and close a transaction to them
+	lazyRows  = 1000                   // rows of lazy writes that make a transaction, and wait for nothing more
 	growAfter = 32                     // commits that got their batch at once before a larger one is tried
 )
 

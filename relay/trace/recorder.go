@@ -13,8 +13,8 @@ import (
 	"postern/internal/periodic"
 )
 
-// Sink stores events. AppendEvents commits all of them or none, and keeps the slice no longer than it runs. An error that
-// is ErrSinkAway is about the sink alone.
+// Sink stores events. AppendEvents commits all of them or none, and keeps the slice no longer than it runs. An error
+// that is ErrSinkAway is about the sink alone.
 type Sink interface {
 	AppendEvents(ctx context.Context, events []Event) error
 }

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// term is the time for which a lease holds without a gap. What is sent with its slots has to be cut off at its end. Each
-// message begins and ends something within one, so that this costs a lock that is held anyway, and no context.
+// term is the time for which a lease holds without a gap. What is sent with its slots has to be cut off at its end.
+// Each message is sent within one, so that this must cost little: a lock, and no context.
 type term struct {
 	mu    *sync.Mutex // Table.mu, which guards what follows
 	lease *lease

@@ -308,8 +308,8 @@ func (l *link) send(s *stmt, values [][]byte, portal string, most uint32, out *r
 // frontendKeeps is the memory that a Frontend keeps from one write to the next, in octets.
 const frontendKeeps = 1 << 10
 
-// room is no message. It moves what is queued to memory that is used again, where so many octets are to come: a Frontend
-// would make its own grow anew for each large write.
+// room is no message. It moves what is queued to memory that is used again, where so many octets are to come: a
+// Frontend would make its own grow anew for each large write.
 type room struct {
 	link   *link
 	octets int
