@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -135,6 +136,7 @@ func (p *Postern) serve(ctx context.Context, o StartOptions) (time.Duration, err
 // should do, such as the trace.
 func (p *Postern) Stop() error {
 	p.signal(syscall.SIGTERM)
+	var complaints []error
 	for _, n := range []*Postern{p, p.Second} {
 		if n == nil {
 			continue
@@ -144,11 +146,9 @@ func (p *Postern) Stop() error {
 		case <-time.After(startLimit):
 			return fmt.Errorf("%s does not end after SIGTERM", p.Name())
 		}
-		if err := n.complaint(); err != nil {
-			return err
-		}
+		complaints = append(complaints, n.complaint())
 	}
-	return nil
+	return errors.Join(complaints...)
 }
 
 // complaint is the first error of the log.
@@ -159,6 +159,7 @@ func (p *Postern) complaint() error {
 	}
 	defer log.Close()
 	lines := bufio.NewScanner(log)
+	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		if line := lines.Text(); strings.Contains(line, " level=ERROR ") {
 			return fmt.Errorf("%s logged an error: %s", p.Name(), line)

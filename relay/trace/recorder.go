@@ -317,18 +317,26 @@ type line struct {
 	gone   int // of the first ones
 }
 
-// keepLine is the memory that an empty line keeps, in events.
+// keepLine is the memory that a line keeps in any case, in events.
 const keepLine = 200
 
 func (l *line) len() int { return len(l.events) - l.gone }
 
 func (l *line) add(e *Event) {
 	if len(l.events) == cap(l.events) && l.gone > len(l.events)/2 {
-		n := copy(l.events, l.events[l.gone:])
-		clear(l.events[n:])
-		l.events, l.gone = l.events[:n], 0
+		l.compact()
 	}
 	l.events = append(l.events, *e)
+}
+
+func (l *line) compact() {
+	old, waiting := l.events, l.events[l.gone:]
+	to := old[:0]
+	if n := 4 * max(len(waiting), keepLine); n < cap(old) {
+		to = make([]Event, 0, n/2)
+	}
+	l.events, l.gone = append(to, waiting...), 0
+	clear(old[len(waiting):])
 }
 
 func (l *line) oldest(n int) []Event { return l.events[l.gone : l.gone+n] }

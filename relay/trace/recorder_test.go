@@ -391,3 +391,36 @@ func TestRecorderWaitsForSinkThatIsAway(t *testing.T) {
 		end()
 	})
 }
+
+// A line keeps its order, and the memory of a burst goes though events keep coming.
+func TestLineLetsGoOfABurst(t *testing.T) {
+	var l line
+	added, removed := 0, 0
+	add := func(n int) {
+		for range n {
+			added++
+			l.add(&Event{Attempt: added})
+		}
+	}
+	remove := func(n int) {
+		for _, e := range l.oldest(n) {
+			if removed++; e.Attempt != removed {
+				t.Fatalf("event %d came for %d", e.Attempt, removed)
+			}
+		}
+		l.remove(n)
+	}
+	add(bufferSize)
+	remove(bufferSize - 300)
+	for range 1000 {
+		add(200)
+		remove(200)
+	}
+	if n := cap(l.events); n > 4*keepLine+1200 {
+		t.Errorf("memory for %d events is kept for %d", n, l.len())
+	}
+	remove(l.len())
+	if l.events != nil {
+		t.Error("memory is kept for nothing")
+	}
+}

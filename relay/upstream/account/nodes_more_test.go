@@ -2,6 +2,7 @@ package account_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -454,24 +455,51 @@ func TestBurstGetsItsSlotsAtOnce(t *testing.T) {
 	})
 }
 
-// So has a burst of messages so quick that all slots are free again each time the account is settled.
+// So has a burst of messages so quick that all slots are free again each time the account is settled, whether that
+// happens behind a message that found none or behind the one that took the last.
 func TestQuickMessagesGetTheirSlots(t *testing.T) {
+	for _, often := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			p := &provider{t: t, limit: 20}
+			a := newNode(t.Context(), accounttest.New(time.Hour), "a", p, nil)
+			within(t, time.Second, "a slot", a.begin)
+			began, rounds := time.Now(), 0
+			for p.most.Load() < 20 && rounds < 100 {
+				rounds++
+				for a.begin() {
+				}
+				for len(a.sending) > 0 {
+					a.end(works)
+					if often {
+						synctest.Wait()
+					}
+				}
+				synctest.Wait() // for the answer
+			}
+			if waited := time.Since(began); rounds > 25 || waited > 0 {
+				t.Errorf("%d slots after %d rounds and %v", p.most.Load(), rounds, waited)
+			}
+			a.close(t)
+		})
+	}
+}
+
+// The last slot asks for another one before that is lacked, and what asked in vain does not keep it from being leased.
+func TestLastSlotAsksAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &provider{t: t, limit: 20}
 		a := newNode(t.Context(), accounttest.New(time.Hour), "a", p, nil)
-		within(t, time.Second, "a slot", a.begin)
-		began, rounds := time.Now(), 0
-		for p.most.Load() < 20 && rounds < 100 {
-			rounds++
-			for a.begin() {
+		synctest.Wait()
+		for n := range 10 { // one slot more each time, all at once, and free again before the answer
+			for range n {
+				if !a.begin() {
+					t.Fatalf("no slot number %d", len(a.sending)+1)
+				}
 			}
 			for len(a.sending) > 0 {
 				a.end(works)
 			}
-			synctest.Wait() // for the answer
-		}
-		if waited := time.Since(began); rounds > 25 || waited > 0 {
-			t.Errorf("%d slots after %d rounds and %v", p.most.Load(), rounds, waited)
+			synctest.Wait()
 		}
 		a.close(t)
 	})
@@ -486,15 +514,18 @@ func TestIdleConnectionsCostNoRoundTrips(t *testing.T) {
 		for len(a.sending) > 0 {
 			a.end(works)
 		}
-		pass(time.Second, a)
-		before := m.Swaps()
-		for range 500 {
-			if !a.begin() {
-				t.Fatal("a message has to wait")
+		send := func(messages int) {
+			for range messages {
+				if !a.begin() {
+					t.Fatal("a message has to wait")
+				}
+				a.end(works)
+				pass(10*time.Millisecond, a)
 			}
-			a.end(works)
-			pass(10*time.Millisecond, a)
 		}
+		send(1500) // until only the open connections keep slots
+		before := m.Swaps()
+		send(500)
 		if n := m.Swaps() - before; n > 25 {
 			t.Errorf("500 messages in 5 s cost %d round trips", n)
 		}
@@ -591,5 +622,68 @@ func TestClockEndsWhatIsSent(t *testing.T) {
 		a.link.cut.Store(false)
 		a.cuts()
 		a.close(t)
+	})
+}
+
+// What is derived from the contexts of many messages ends with the one that they have in common, and with the lease,
+// and with its own message; who has stopped is not called.
+func TestManyAreToldOfTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ends := map[string]func(a *node, cut func()){
+			"context": func(_ *node, cut func()) { cut() },
+			"lease":   func(a *node, _ func()) { a.link.cut.Store(true); time.Sleep(time.Minute) },
+			"clock": func(a *node, _ func()) {
+				a.link.cut.Store(true)
+				a.sending[0].slot.StandStill()
+				time.Sleep(time.Minute)
+				for _, x := range a.sending {
+					if x.bound.Err() == nil {
+						t.Error("a message goes on behind its lease")
+					}
+				}
+			},
+			"message": func(a *node, _ func()) {
+				for _, x := range a.sending {
+					x.end()
+				}
+			},
+		}
+		for name, end := range ends {
+			const many = 100
+			a := newNode(t.Context(), accounttest.New(0), "a", &provider{t: t, limit: many}, nil)
+			ctx, cut := context.WithCancel(a.ctx)
+			a.ctx = ctx
+			within(t, time.Second, name, func() bool { a.begin(); return len(a.sending) == many })
+			var told, stopped atomic.Int64
+			var children []context.Context
+			for _, x := range a.sending[1:] { // of the first one nobody wants to be told
+				child, stop := context.WithTimeout(x.bound, time.Hour)
+				defer stop()
+				children = append(children, child)
+				context.AfterFunc(x.bound, func() { told.Add(1) })
+				x.bound.(interface {
+					AfterFunc(f func()) (stop func() bool)
+				}).AfterFunc(func() { told.Add(1) })
+				if !context.AfterFunc(x.bound, func() { stopped.Add(1) })() {
+					t.Error("it has ended")
+				}
+			}
+			end(a, cut)
+			synctest.Wait()
+			for _, child := range children {
+				if child.Err() != context.Canceled {
+					t.Fatalf("%s: %v", name, child.Err())
+				}
+			}
+			if told.Load() != 2*(many-1) || stopped.Load() != 0 {
+				t.Errorf("%s: %d were told, and %d that had stopped", name, told.Load(), stopped.Load())
+			}
+			if err := a.sending[0].bound.Err(); err != context.Canceled {
+				t.Errorf("%s: who asks hears %v", name, err)
+			}
+			cut()
+			a.link.cut.Store(false)
+			a.close(t)
+		}
 	})
 }

@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -67,71 +68,97 @@ func (s *Slot[H]) Bound(ctx context.Context) (bound context.Context, cancel cont
 	if s.term == nil {
 		return ctx, func() {}
 	}
-	b := &within{Context: ctx, term: s.term}
-	return b, b.cancel
+	w := &within{Context: ctx, term: s.term}
+	return w, func() { w.end(context.Canceled) }
 }
 
-// within is a context that also ends with a term. A channel is made only for who asks for one, since most messages need
-// none: who is to be called has AfterFunc.
+// within is a context that also ends with a term. It has AfterFunc, as context.AfterFunc and those that are derived from
+// it want it, and makes a channel only for who asks for one: most messages need none.
 type within struct {
 	context.Context
 	term *term
 
-	mu   sync.Mutex
-	done context.Context // ends with it; nil: nobody has asked yet
-	free func()
+	mu    sync.Mutex // guards what follows; taken before term.mu
+	err   error      // it has ended
+	done  chan struct{}
+	calls []*call
+	free  func() // ends the watch for what ends it; nil: nobody wants to be told yet
 }
 
-// ended is a context that has.
-var ended = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}()
+// Err implements context.Context.
+func (w *within) Err() error {
+	if w.term.over() {
+		w.end(context.Canceled)
+	} else if err := w.Context.Err(); err != nil {
+		w.end(err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
 
 // Done implements context.Context.
 func (w *within) Done() <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.done == nil {
-		ctx, cancel := context.WithCancel(w.Context)
-		stop := w.term.afterwards(cancel)
-		w.done, w.free = ctx, func() { stop(); cancel() }
+		w.done = make(chan struct{})
+		w.watchLocked()
+		if w.err != nil {
+			close(w.done)
+		}
 	}
-	return w.done.Done()
+	return w.done
 }
 
-// Err implements context.Context.
-func (w *within) Err() error {
-	if w.term.over() {
-		w.cancel()
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.done != nil {
-		return w.done.Err()
-	}
-	return w.Context.Err()
-}
-
-func (w *within) cancel() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch {
-	case w.free != nil:
-		w.free()
-	case w.done == nil:
-		w.done = ended
-	}
-}
-
-// AfterFunc is what context.AfterFunc does, which however asks for the channel first.
+// AfterFunc does what context.AfterFunc does, which asks for the channel first.
 func (w *within) AfterFunc(f func()) (stop func() bool) {
-	var once sync.Once
-	first := func() { once.Do(f) }
-	ofTerm, ofContext := w.term.afterwards(first), context.AfterFunc(w.Context, first)
+	c := &call{f}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		go f()
+	} else {
+		w.calls = append(w.calls, c)
+		w.watchLocked()
+	}
 	return func() bool {
-		inTerm, inContext := ofTerm(), ofContext()
-		return inTerm && inContext
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		i := slices.Index(w.calls, c)
+		if i < 0 {
+			return false
+		}
+		w.calls = slices.Delete(w.calls, i, i+1)
+		return true
+	}
+}
+
+func (w *within) watchLocked() {
+	if w.err != nil || w.free != nil {
+		return
+	}
+	ofTerm := w.term.afterwards(func() { w.end(context.Canceled) })
+	ofContext := context.AfterFunc(w.Context, func() { w.end(w.Context.Err()) })
+	w.free = func() { ofTerm(); ofContext() }
+}
+
+func (w *within) end(err error) {
+	w.mu.Lock()
+	if w.err != nil {
+		w.mu.Unlock()
+		return
+	}
+	calls, free := w.calls, w.free
+	w.err, w.calls, w.free = err, nil, nil
+	if w.done != nil {
+		close(w.done)
+	}
+	w.mu.Unlock()
+	if free != nil {
+		free()
+	}
+	for _, c := range calls {
+		go c.f()
 	}
 }

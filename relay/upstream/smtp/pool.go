@@ -85,7 +85,11 @@ func (s *slot) waits(over func(func()) (stop func() bool)) {
 
 // hold keeps the connection from being closed behind the back of who uses the slot now.
 func (s *slot) hold() {
-	if s.stop != nil && !s.stop() {
+	switch {
+	case s.stop == nil:
+	case s.stop():
+		s.left.Done()
+	default:
 		s.left.Wait()
 	}
 	s.stop = nil
