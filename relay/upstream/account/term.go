@@ -72,8 +72,8 @@ func (s *Slot[H]) Bound(ctx context.Context) (bound context.Context, cancel cont
 	return w, func() { w.end(context.Canceled) }
 }
 
-// within is a context that also ends with a term. It has AfterFunc, as context.AfterFunc and those that are derived from
-// it want it, and makes a channel only for who asks for one: most messages need none.
+// within is a context that also ends with a term. It has AfterFunc, as context.AfterFunc and those that are derived
+// from it want it, and makes a channel only for who asks for one: most messages need none.
 type within struct {
 	context.Context
 	term *term
