@@ -213,7 +213,7 @@ func (a *account[H]) elsewhere() int {
 func (l *lease) end() {
 	stop(&l.alarm)
 	if l.term != nil {
-		l.term.end()
+		l.term.endLocked()
 		l.term = nil
 	}
 }

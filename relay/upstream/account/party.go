@@ -229,7 +229,7 @@ func (p *party[H]) term(a *account[H], now, ends time.Time) {
 		return
 	}
 	if l.term == nil {
-		l.term = &term{mu: &p.mu, lease: l, calls: make(map[*call]struct{})}
+		l.term = &term{calls{mu: &p.mu}, l}
 	}
 	if l.alarm == nil {
 		l.alarm = time.AfterFunc(ends.Sub(now), func() { p.Update(func() { p.over(a) }) })

@@ -7,43 +7,51 @@ import (
 	"time"
 )
 
+// calls are made when something has ended. They are guarded by mu.
+type calls struct {
+	mu      *sync.Mutex
+	ended   bool
+	waiting []*func()
+}
+
+// add has f called behind the end, in a goroutine of its own, unless stop reports that it was in time.
+func (c *calls) add(f func()) (stop func() bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.addLocked(f)
+}
+
+func (c *calls) addLocked(f func()) (stop func() bool) {
+	if c.ended {
+		go f()
+		return func() bool { return false }
+	}
+	c.waiting = append(c.waiting, &f)
+	return func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		i := slices.Index(c.waiting, &f)
+		if i < 0 {
+			return false
+		}
+		c.waiting = slices.Delete(c.waiting, i, i+1)
+		return true
+	}
+}
+
+func (c *calls) endLocked() {
+	c.ended = true
+	for _, f := range c.waiting {
+		go (*f)()
+	}
+	c.waiting = nil
+}
+
 // term is the time for which a lease holds without a gap. What is sent with its slots has to be cut off at its end.
 // Each message is sent within one, so that this must cost little: a lock, and no context.
 type term struct {
-	mu    *sync.Mutex // Table.mu, which guards what follows
+	calls // guarded by Table.mu
 	lease *lease
-	ended bool
-	calls map[*call]struct{} // to be made at the end
-}
-
-type call struct{ f func() }
-
-// end makes the calls. It is called with the lock, and does not wait.
-func (t *term) end() {
-	t.ended = true
-	for c := range t.calls {
-		go c.f()
-	}
-	clear(t.calls)
-}
-
-// afterwards calls f, in a goroutine of its own, when the term is over, unless stop reports that it was in time.
-func (t *term) afterwards(f func()) (stop func() bool) {
-	c := &call{f}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.ended {
-		go f()
-	} else {
-		t.calls[c] = struct{}{}
-	}
-	return func() bool {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		_, waits := t.calls[c]
-		delete(t.calls, c)
-		return waits
-	}
 }
 
 // over looks at the clock: a process that stood still knows by it what no timer has told it yet.
@@ -59,7 +67,7 @@ func (s *Slot[H]) Over(f func()) (stop func() bool) {
 	if s.term == nil {
 		return nil
 	}
-	return s.term.afterwards(f)
+	return s.term.add(f)
 }
 
 // Bound returns a context for what is sent with the slot: it ends with ctx, and early enough before the slot may be
@@ -69,6 +77,7 @@ func (s *Slot[H]) Bound(ctx context.Context) (bound context.Context, cancel cont
 		return ctx, func() {}
 	}
 	w := &within{Context: ctx, term: s.term}
+	w.calls.mu = &w.mu
 	return w, func() { w.end(context.Canceled) }
 }
 
@@ -79,9 +88,9 @@ type within struct {
 	term *term
 
 	mu    sync.Mutex // guards what follows; taken before term.mu
-	err   error      // it has ended
+	calls calls
+	err   error // why it has ended
 	done  chan struct{}
-	calls []*call
 	free  func() // ends the watch for what ends it; nil: nobody wants to be told yet
 }
 
@@ -113,52 +122,34 @@ func (w *within) Done() <-chan struct{} {
 
 // AfterFunc does what context.AfterFunc does, which asks for the channel first.
 func (w *within) AfterFunc(f func()) (stop func() bool) {
-	c := &call{f}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.err != nil {
-		go f()
-	} else {
-		w.calls = append(w.calls, c)
-		w.watchLocked()
-	}
-	return func() bool {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		i := slices.Index(w.calls, c)
-		if i < 0 {
-			return false
-		}
-		w.calls = slices.Delete(w.calls, i, i+1)
-		return true
-	}
+	w.watchLocked()
+	return w.calls.addLocked(f)
 }
 
 func (w *within) watchLocked() {
 	if w.err != nil || w.free != nil {
 		return
 	}
-	ofTerm := w.term.afterwards(func() { w.end(context.Canceled) })
+	ofTerm := w.term.add(func() { w.end(context.Canceled) })
 	ofContext := context.AfterFunc(w.Context, func() { w.end(w.Context.Err()) })
 	w.free = func() { ofTerm(); ofContext() }
 }
 
+// end ends it once.
 func (w *within) end(err error) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.err != nil {
-		w.mu.Unlock()
 		return
 	}
-	calls, free := w.calls, w.free
-	w.err, w.calls, w.free = err, nil, nil
+	w.err = err
 	if w.done != nil {
 		close(w.done)
 	}
-	w.mu.Unlock()
-	if free != nil {
-		free()
-	}
-	for _, c := range calls {
-		go c.f()
+	w.calls.endLocked()
+	if w.free != nil {
+		w.free()
 	}
 }

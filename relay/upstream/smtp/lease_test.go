@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"postern/internal/fakesmtp"
 	"postern/mail"
 	"postern/relay/upstream"
+	"postern/relay/upstream/account"
 	"postern/relay/upstream/account/accounttest"
 )
 
@@ -190,6 +192,55 @@ func TestLeaseBehindTheEnd(t *testing.T) {
 			t.Errorf("got %s uncertain=%v: %s (%v)", r.Class, r.Uncertain, r.Reply, r.Err)
 		}
 	})
+}
+
+// An upstream that is silent, or does not read, keeps no connection open behind the lease of its slot. A message that
+// it has whole may have been taken.
+func TestSendEndsWithTheSlot(t *testing.T) {
+	for _, at := range []string{"EHLO", "AUTH", "MAIL", "RCPT", "DATA", fakesmtp.Chunk, "deaf"} {
+		t.Run(at, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fc, silent := provider(), make(chan struct{})
+				fc.TLS = nil
+				if at != fakesmtp.Chunk && at != "deaf" { // the message is not sent ahead
+					fc.Extensions = fakesmtp.Without("CHUNKING", "PIPELINING")
+				}
+				database := accounttest.New(0)
+				sharing := account.NewSharing(database, "a", slog.New(slog.DiscardHandler))
+				go sharing.Run(t.Context())
+				fc.Hook = func(_ *fakesmtp.Session, verb, _ string) fakesmtp.Action {
+					switch {
+					case at == "deaf" && verb == "BDAT":
+						database.Set(accounttest.Away)
+						return fakesmtp.Action{Deaf: silent}
+					case verb == at:
+						database.Set(accounttest.Away)
+						<-silent
+					}
+					return fakesmtp.Action{}
+				}
+				fake, u := startPiped(t, fc, func(c *Config) { c.Sharing = sharing })
+				synctest.Wait()
+				tr := message(t)
+				if at == "deaf" {
+					tr.Content = mail.BytesContent("Subject: x\r\n\r\n" + strings.Repeat("line\r\n", 1<<20))
+				}
+				began := time.Now()
+				r := send(t, u, tr)[0]
+				if took := time.Since(began); took < 20*time.Second || took > 38*time.Second {
+					t.Errorf("it ended after %s, when another node may have the slot", took)
+				}
+				if r.Class != mail.Deferral || r.Uncertain != (at == fakesmtp.Chunk) {
+					t.Errorf("got %s uncertain=%v: %s (%v)", r.Class, r.Uncertain, r.Reply, r.Err)
+				}
+				close(silent)
+				synctest.Wait()
+				if n := fake.Counts().Open; n != 0 {
+					t.Errorf("%d connections are open", n)
+				}
+			})
+		})
+	}
 }
 
 // Nothing is said to the upstream any more, and above all nobody logs in, when the slot is over by the clock.
