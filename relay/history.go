@@ -88,7 +88,10 @@ func usePrivacy(ctx context.Context, store *relaystore.Store, p config.Privacy) 
 
 // trim runs often, so that the trace is never far over its bound. Reaching the bound is logged once.
 func (h *history) trim(ctx context.Context) error {
-	size := h.inForce().Store.HistorySize
+	keep, size := h.inForce().Store.History.Std(), h.inForce().Store.HistorySize
+	if err := h.store.PrepareEvents(ctx, keep, int64(size)); err != nil {
+		return err
+	}
 	n, err := h.store.TrimEvents(ctx, int64(size))
 	if n > 0 {
 		h.trimmed.Do(func() {

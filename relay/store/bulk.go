@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"postern/mail"
@@ -457,7 +459,7 @@ func (b *batch) send(conn *postgres.Conn) error {
 	results, err := conn.Pipeline(context.Background(), calls)
 	if err != nil {
 		b.lapsed = postgres.CodeOf(err) == "22012" // division by zero
-		b.known = 0                                // the part may have been dropped since
+		b.known, b.placed = 0, eventPart{}         // parts may have been dropped since
 		return err
 	}
 	b.batch = b.id
@@ -477,28 +479,46 @@ func (b *batch) send(conn *postgres.Conn) error {
 	return nil
 }
 
-// ensure makes the parts of content that are missing.
+// ensure makes the parts of content and of the trace that are missing.
 func (b *batch) ensure(conn *postgres.Conn) error {
 	for part := range b.parts {
 		if b.known == part {
 			continue
 		}
-		if _, err := conn.Begin(); err != nil {
-			return err
-		}
-		err := conn.Run(schemaLock)
-		if err == nil {
-			err = b.makePart(conn, part)
-		}
+		err := before(conn, func() error {
+			if err := conn.Run(schemaLock); err != nil {
+				return err
+			}
+			return b.makePart(conn, part)
+		})
 		if err != nil {
-			return errors.Join(err, conn.Rollback())
-		}
-		if err := conn.Commit(); err != nil {
 			return err
 		}
 		b.known = max(b.known, part)
 	}
-	return nil
+	numbers := slices.Sorted(maps.Keys(b.events))
+	if len(numbers) == 0 || b.placed.has(numbers[0]) && b.placed.has(numbers[len(numbers)-1]) {
+		return nil
+	}
+	parts, err := readEventParts(conn)
+	if err == nil && len(without(parts, numbers)) > 0 {
+		if err = before(conn, func() error { return b.placeEvents(conn, numbers) }); err == nil {
+			parts, err = readEventParts(conn)
+		}
+	}
+	b.placed = around(parts, numbers[len(numbers)-1])
+	return err
+}
+
+// before runs in a transaction of its own what a batch needs.
+func before(conn *postgres.Conn, run func() error) error {
+	if _, err := conn.Begin(); err != nil {
+		return err
+	}
+	if err := run(); err != nil {
+		return errors.Join(err, conn.Rollback())
+	}
+	return conn.Commit()
 }
 
 const batchOf = "SELECT batch FROM counter WHERE k = ?"

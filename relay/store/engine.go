@@ -35,6 +35,15 @@ type engine interface {
 	// settled waits for those that insert events without the lock of all writes, and have begun before. It reports
 	// false if it takes them long.
 	settled(ctx context.Context) (bool, error)
+	// placeEvents makes room for events with these numbers, in order, within the transaction that inserts them.
+	placeEvents(conn db.Conn, numbers []int64) error
+	// dropEvents removes many of the oldest events at once, where they lie together: all of a part that ends before a
+	// number, or that has so many octets of them at most. Where none is dropped, they go one by one.
+	dropEvents(ctx context.Context, before, octets int64) (events int64, dropped bool, err error)
+	// oneByOne reports whether events before a number go one by one when dropEvents has none left to drop.
+	oneByOne(ctx context.Context, before int64) (bool, error)
+	// removed is told of an event that went alone, its octets, and whether nothing older is left.
+	removed(n, octets int64, oldest bool)
 
 	transactor
 

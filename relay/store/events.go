@@ -114,6 +114,9 @@ func (t *tx) insertEvents(rows []eventRow) error {
 	if err != nil {
 		return err
 	}
+	if err := t.engine.placeEvents(t.Conn, t.numbers(rows)); err != nil {
+		return err
+	}
 	for i := range rows {
 		r := &rows[i]
 		if there, err := r.there(t.Conn); there || err != nil {
@@ -134,13 +137,27 @@ func (t *tx) insertEvents(rows []eventRow) error {
 	return t.noteLate(rows)
 }
 
-// insert gives the event its number, or the next one that is free.
-func (r *eventRow) insert(t *tx) error {
-	n, step := t.engine.number(r.Time)
-	if r.doubted {
+// numbers are those that events should get, in order.
+func (t *tx) numbers(rows []eventRow) []int64 {
+	numbers := make([]int64, len(rows))
+	for i := range rows {
+		numbers[i], _ = rows[i].number(t)
+	}
+	slices.Sort(numbers)
+	return numbers
+}
+
+// number is the one that the event should get, and how far the next one is.
+func (r *eventRow) number(t *tx) (n, step int64) {
+	if n, step = t.engine.number(r.Time); r.doubted {
 		n = r.n
 	}
-	for ; ; n += step {
+	return n, step
+}
+
+// insert gives the event its number, or the next one that is free.
+func (r *eventRow) insert(t *tx) error {
+	for n, step := r.number(t); ; n += step {
 		err := t.Run("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
 			n, string(r.Kind), r.ID, r.Session, r.Login, r.sender, r.rcpt, r.data)
 		if err != nil || t.Changes() > 0 {

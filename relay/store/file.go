@@ -119,6 +119,18 @@ func (f *file) number(t time.Time) (n, step int64) { return t.UnixNano(), 1 }
 // settled implements engine: nobody does.
 func (f *file) settled(context.Context) (bool, error) { return true, nil }
 
+// placeEvents implements engine: all are in one table.
+func (f *file) placeEvents(db.Conn, []int64) error { return nil }
+
+// dropEvents implements engine: the pages of a table are mixed, and go one by one anyway.
+func (f *file) dropEvents(context.Context, int64, int64) (int64, bool, error) { return 0, false, nil }
+
+// oneByOne implements engine.
+func (f *file) oneByOne(context.Context, int64) (bool, error) { return true, nil }
+
+// removed implements engine.
+func (f *file) removed(int64, int64, bool) {}
+
 // layout implements engine.
 func (f *file) layout() *layout { return fileLayout }
 

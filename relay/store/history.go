@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"postern/internal/periodic"
@@ -45,16 +46,19 @@ const (
 	// refusalShare is the part of the history that refusals have when there is too much of it; those over it go before
 	// anything else goes.
 	refusalShare = 16
+	// partSpare is the part of the history that may go beside what has to, where events go together.
+	partSpare = 8
 )
 
 // TrimEvents removes events while the trace has more than so many octets, or more of them than MaxEvents, in small
 // transactions with pauses that leave the writer to mail. Refusals go first, then whatever is oldest. So that mail is
 // not refused for the sake of history, there is less of it the more mail waits or the less the disk has free.
 func (s *Store) TrimEvents(ctx context.Context, most int64) (total int64, err error) {
+	passed := newPassed()
 	for {
 		began := time.Now()
 		var n int64
-		if n, err = s.trimSome(ctx, most); err != nil {
+		if n, err = s.trimSome(ctx, most, passed); err != nil {
 			return total, fmt.Errorf("trim the trace: %w", err)
 		}
 		if total += n; n == 0 {
@@ -67,7 +71,7 @@ func (s *Store) TrimEvents(ctx context.Context, most int64) (total int64, err er
 }
 
 // trimSome makes one step.
-func (s *Store) trimSome(ctx context.Context, most int64) (n int64, err error) {
+func (s *Store) trimSome(ctx context.Context, most int64, passed passed) (n int64, err error) {
 	var counts counters
 	err = s.readers.read(ctx, func(conn db.Conn) error {
 		if counts, err = readCounters(conn, s.engine.layout()); err != nil {
@@ -83,8 +87,18 @@ func (s *Store) trimSome(ctx context.Context, most int64) (n int64, err error) {
 	if most, err = s.historyLimit(ctx, counts, most); err != nil {
 		return 0, err
 	}
-	if counts.excess(most, s.opts.MaxEvents) <= 0 {
+	over := counts.excess(most, s.opts.MaxEvents)
+	if over <= 0 {
 		return 0, nil
+	}
+	if !counts.refusalsFirst(most) {
+		// Together they may be a little more than has to go.
+		together := over*counts.each() + counts.history/partSpare
+		if n, dropped, err := s.engine.dropEvents(ctx, math.MinInt64, together); err != nil || n > 0 {
+			return n, err
+		} else if dropped {
+			return s.trimSome(ctx, most, passed)
+		}
 	}
 	err = s.write(ctx, func(t *tx) error {
 		n = 0
@@ -93,7 +107,7 @@ func (s *Store) trimSome(ctx context.Context, most int64) (n int64, err error) {
 			return err
 		}
 		if over := now.excess(most, s.opts.MaxEvents); over > 0 {
-			n, err = t.trim(min(over, trimBatch), math.MaxInt64, now.refusals > min(most, now.history)/refusalShare)
+			n, err = t.trim(min(over, trimBatch), math.MaxInt64, now.refusalsFirst(most), passed)
 		}
 		return err
 	})
@@ -114,17 +128,30 @@ func (s *Store) historyLimit(ctx context.Context, counts counters, most int64) (
 func (c *counters) excess(octets, events int64) int64 {
 	over := c.events - events
 	if c.history > octets && c.events > 0 {
-		each := max(1, c.history/c.events)
-		over = max(over, (c.history-octets+each-1)/each)
+		over = max(over, (c.history-octets+c.each()-1)/c.each())
 	}
 	return over
 }
 
+// each is how many octets an event has.
+func (c *counters) each() int64 { return max(1, c.history/max(1, c.events)) }
+
+// refusalsFirst reports whether refusals have more than their part of the history.
+func (c *counters) refusalsFirst(most int64) bool {
+	return c.refusals > min(most, c.history)/refusalShare
+}
+
+// passed is up to which number trimming has found its last, of all events and of refusals: what was removed before it
+// is still looked at otherwise, until vacuum comes, for each step.
+type passed map[bool]int64
+
+func newPassed() passed { return passed{false: math.MinInt64, true: math.MinInt64} }
+
 // trim removes the oldest events that are older than before, n at most; the oldest refusals, if these go first.
-func (t *tx) trim(n, before int64, refusalsFirst bool) (removed int64, err error) {
-	oldest := "event NOT INDEXED WHERE n < ?"
+func (t *tx) trim(n, before int64, refusalsFirst bool, passed passed) (removed int64, err error) {
+	oldest := "event NOT INDEXED WHERE n > ? AND n < ?"
 	if refusalsFirst {
-		oldest = "event INDEXED BY event_refusal WHERE n < ? AND " + refusals
+		oldest = "event INDEXED BY event_refusal WHERE n > ? AND n < ? AND " + refusals
 	}
 	counts, err := t.count()
 	if err != nil {
@@ -133,27 +160,59 @@ func (t *tx) trim(n, before int64, refusalsFirst bool) (removed int64, err error
 	var gone []int64
 	for row, err := range t.Rows("DELETE FROM event WHERE n IN (SELECT n FROM "+oldest+" ORDER BY n LIMIT ?) "+
 		"RETURNING "+
-		eventOctets+", "+refusals+", n", before, n) {
+		eventOctets+", "+refusals+", n", passed[refusalsFirst], before, n) {
 		if err != nil {
 			return 0, err
 		}
 		removed++
 		gone = append(gone, row.Int(2))
+		t.engine.removed(row.Int(2), row.Int(0), !refusalsFirst)
 		counts.events--
 		counts.history -= row.Int(0)
 		if row.Bool(1) {
 			counts.refusals -= row.Int(0)
 		}
 	}
+	if removed > 0 {
+		passed[refusalsFirst] = slices.Max(gone)
+	}
 	return removed, t.unindex(gone, false)
 }
 
-// PruneEvents removes the events before a moment, in small transactions, and returns how many.
+// PruneEvents removes the events before a moment, in small transactions, and returns how many. At a server those of the
+// last day may stay, or more where the history is longer than 30 days: a thirtieth of it.
 func (s *Store) PruneEvents(ctx context.Context, before time.Time) (total int64, err error) {
-	total, err = s.inBatches(ctx, trimBatch, func(t *tx) (int64, error) {
-		return t.trim(trimBatch, s.clock.nano(before), false)
-	})
+	until := s.clock.nano(before)
+	for dropped := true; dropped && err == nil; {
+		var n int64
+		n, dropped, err = s.engine.dropEvents(ctx, until, math.MinInt64)
+		total += n
+	}
+	if err == nil {
+		var rest bool
+		if rest, err = s.engine.oneByOne(ctx, until); err == nil && rest {
+			passed := newPassed()
+			var n int64
+			n, err = s.inBatches(ctx, trimBatch, func(t *tx) (int64, error) {
+				return t.trim(trimBatch, until, false, passed)
+			})
+			total += n
+		}
+	}
 	return total, wrap(err, "prune events")
+}
+
+// sumEvents counts the events from one number to another.
+func sumEvents(conn db.Conn, first, last int64) (c counters, err error) {
+	for row, err := range conn.Rows("SELECT count(*), coalesce(sum(octets), 0), coalesce(sum(octets) FILTER (WHERE "+
+		refusals+"), 0) FROM (SELECT kind, "+eventOctets+" AS octets FROM event WHERE n >= ? AND n <= ?) AS e", first,
+		last) {
+		if err != nil {
+			return c, err
+		}
+		c.events, c.history, c.refusals = row.Int(0), row.Int(1), row.Int(2)
+	}
+	return c, nil
 }
 
 // inBatches writes in small transactions until one has less to do than a whole batch.

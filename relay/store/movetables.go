@@ -316,10 +316,20 @@ func (m *mover) copyTable(ctx context.Context, t table) error {
 			t.sealRow(m.to, values)
 		}
 		return m.to.writer.do(ctx, &op{run: func(tx *tx) error {
-			if err := t.insert(tx, rows); err != nil || t.name != "event" {
+			if t.name != "event" {
+				return t.insert(tx, rows)
+			}
+			numbers := make([]int64, len(rows))
+			for i, values := range rows {
+				numbers[i] = values[0].(int64)
+			}
+			if err := tx.engine.placeEvents(tx.Conn, numbers); err != nil {
 				return err
 			}
-			return tx.countEvents(rows[0][0].(int64), rows[len(rows)-1][0].(int64))
+			if err := t.insert(tx, rows); err != nil {
+				return err
+			}
+			return tx.countEvents(numbers[0], numbers[len(numbers)-1])
 		}})
 	})
 	return wrap(err, "table %s", t.name)
@@ -346,17 +356,11 @@ func (t *tx) countEvents(first, last int64) error {
 	if err != nil {
 		return err
 	}
-	for row, err := range t.Rows("SELECT count(*), coalesce(sum(octets), 0), coalesce(sum(octets) FILTER (WHERE "+
-		refusals+"), 0) FROM (SELECT kind, "+eventOctets+" AS octets FROM event WHERE n >= ? AND n <= ?) AS e", first,
-		last) {
-		if err != nil {
-			return err
-		}
-		counts.events += row.Int(0)
-		counts.history += row.Int(1)
-		counts.refusals += row.Int(2)
-	}
-	return nil
+	more, err := sumEvents(t.Conn, first, last)
+	counts.events += more.events
+	counts.history += more.history
+	counts.refusals += more.refusals
+	return err
 }
 
 // empty removes what an earlier try has left, and what an empty store has.

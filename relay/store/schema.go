@@ -58,6 +58,7 @@ var migrations = []migration{
 	{server: schemaNodes},
 	{both: schemaMove},
 	{both: schemaProgram},
+	{server: schemaEventParts},
 }
 
 // schema1: the indexes of the queue are partial so that a message which is handed to an attempt when it

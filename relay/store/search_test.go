@@ -450,7 +450,7 @@ func TestSearchIsExact(t *testing.T) {
 			case 7:
 				write(func(tx *tx) error {
 					_, err := tx.trim(rapid.Int64Range(1, 60).Draw(rt, "trim"), math.MaxInt64, rapid.Bool().Draw(rt,
-						"refusals"))
+						"refusals"), newPassed())
 					return err
 				})
 			case 8:

@@ -32,9 +32,12 @@ type server struct {
 	looking *readers     // one connection, by which it is found out whether the database answers
 	node    atomic.Int64 // its number; 0: a command
 
+	dropping dropping
+
 	// Of the writer's goroutine.
 	queued int64          // octets of contents, as the last batch saw them
 	known  int64          // a part of content that is there
+	placed eventPart      // numbers of events that have parts
 	batch  int64          // the number of the last batch, as the row of counters has it
 	lapsed bool           // that is not known
 	conn   *postgres.Conn // nil: lost
