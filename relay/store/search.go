@@ -133,30 +133,26 @@ func (l *searching) finish(more bool, err error) error {
 	return err
 }
 
-// through reads events one by one, the newest first, back to a number. more is false if the page ended before that.
+// through reads events, the newest first, back to a number. more is false if the page ended before that.
 func (l *searching) through(back int64) (more bool, err error) {
 	for {
-		e, err := l.newest(max(back, l.since))
-		if err != nil || e == nil {
+		some, err := l.newest(max(back, l.since))
+		if err != nil || len(some) == 0 {
 			l.before = min(l.before, back)
 			return err == nil, err
 		}
-		if more, err := l.take(e, true); err != nil || !more {
-			return false, err
+		for _, e := range some {
+			if more, err := l.take(e, true); err != nil || !more {
+				return false, err
+			}
 		}
 	}
 }
 
-// newest reads the newest event that is left to be looked at.
-func (l *searching) newest(back int64) (found *indexedEvent, err error) {
-	for e, err := range eventRows(l.conn, "SELECT n, kind, id, session, login, sender, rcpt, data FROM event "+
-		"NOT INDEXED WHERE n >= ? AND n < ? ORDER BY n DESC LIMIT 1", back, l.before) {
-		if err != nil {
-			return nil, err
-		}
-		found = e
-	}
-	return found, nil
+// newest reads the newest of the events that are left to be looked at.
+func (l *searching) newest(back int64) ([]*indexedEvent, error) {
+	return collect(eventRows(l.conn, "SELECT n, kind, id, session, login, sender, rcpt, data FROM event "+
+		"NOT INDEXED WHERE n >= ? AND n < ? ORDER BY n DESC LIMIT ?", back, l.before, eventsAtOnce))
 }
 
 // named reads the events that the index names, back to a number.
@@ -166,28 +162,36 @@ func (l *searching) named(back int64) (more bool, err error) {
 		return false, err
 	}
 	for {
-		n, ok, err := c.next()
-		if err != nil || !ok {
+		numbers, err := c.some()
+		if err != nil || len(numbers) == 0 {
 			l.before = min(l.before, back)
 			return err == nil, err
 		}
-		if more, err := l.takeNumbered(n); err != nil || !more {
+		if more, err := l.takeNumbered(numbers); err != nil || !more {
 			return false, err
 		}
 	}
 }
 
-// takeNumbered looks at the event with a number, if it is there still.
-func (l *searching) takeNumbered(n int64) (more bool, err error) {
-	e := &indexedEvent{n: n}
-	there := false
-	for found, err := range eventRows(l.conn, eventNumber, n) {
+// takeNumbered looks at the events with these numbers that are there still.
+func (l *searching) takeNumbered(numbers []int64) (more bool, err error) {
+	there := map[int64]*indexedEvent{}
+	for e, err := range eventsNumbered(l.conn, numbers) {
 		if err != nil {
 			return false, err
 		}
-		e, there = found, true
+		there[e.n] = e
 	}
-	return l.take(e, there)
+	for _, n := range numbers {
+		e, is := there[n]
+		if !is {
+			e = &indexedEvent{n: n}
+		}
+		if more, err := l.take(e, is); err != nil || !more {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // take looks at one event and reports whether the page has room for more.

@@ -96,8 +96,8 @@ func TestSearchPlans(t *testing.T) {
 	const columns = "SELECT n, kind, id, session, login, sender, rcpt, data FROM event "
 	err := s.readers.read(t.Context(), func(conn db.Conn) error {
 		for _, query := range []string{
-			eventNumber,
-			columns + "NOT INDEXED WHERE n >= 1 AND n < 2 ORDER BY n DESC LIMIT 1",
+			eventNumbers,
+			columns + "NOT INDEXED WHERE n >= 1 AND n < 2 ORDER BY n DESC LIMIT 64",
 			columns + "INDEXED BY event_id WHERE id = 'x' AND id <> '' ORDER BY n DESC LIMIT 3",
 			columns + "INDEXED BY event_session WHERE session = 'x' AND session <> '' AND id = '' " +
 				"ORDER BY n DESC LIMIT 3",

@@ -30,20 +30,45 @@ func eventRows(conn db.Conn, query string, args ...any) events {
 	}
 }
 
-// eventNumber is the query for one event.
-const eventNumber = "SELECT n, kind, id, session, login, sender, rcpt, data FROM event WHERE n = ?"
+// eventsAtOnce is how many events one query gives, or asks for by their numbers: a query for each costs PostgreSQL
+// several times as much, and the more the more parts the trace has.
+const eventsAtOnce = 64
 
-// eventsNumbered reads events one by one; those that are gone are left out.
+// eventNumbers is the query for events by their numbers, eventsAtOnce of them.
+var eventNumbers = "SELECT n, kind, id, session, login, sender, rcpt, data FROM event WHERE n IN " +
+	marks(eventsAtOnce) + " ORDER BY n"
+
+// eventsNumbered reads events by their numbers, a few at once and these in order; those that are gone are left out.
 func eventsNumbered(conn db.Conn, numbers []int64) events {
 	return func(yield func(*indexedEvent, error) bool) {
-		for _, n := range numbers {
-			for e, err := range eventRows(conn, eventNumber, n) {
+		for some := range slices.Chunk(numbers, eventsAtOnce) {
+			for e, err := range eventRows(conn, eventNumbers, filledUp(some)...) {
 				if !yield(e, err) {
 					return
 				}
 			}
 		}
 	}
+}
+
+// filledUp makes eventsAtOnce arguments of numbers: the last one is there several times.
+func filledUp(numbers []int64) []any {
+	args := make([]any, eventsAtOnce)
+	for i := range args {
+		args[i] = numbers[min(i, len(numbers)-1)]
+	}
+	return args
+}
+
+// collect returns events, or the error that ends them.
+func collect(from events) (all []*indexedEvent, err error) {
+	for e, err := range from {
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, e)
+	}
+	return all, nil
 }
 
 // buildSegments indexes events, which come in ascending order: one segment, or as many as it takes.

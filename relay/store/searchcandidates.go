@@ -46,6 +46,18 @@ func newCandidates(conn db.Conn, terms []string, since, before int64) (*candidat
 	return c, err
 }
 
+// some returns the next numbers, eventsAtOnce at most; none at the end.
+func (c *candidates) some() (numbers []int64, err error) {
+	for len(numbers) < eventsAtOnce {
+		n, ok, err := c.next()
+		if err != nil || !ok {
+			return numbers, err
+		}
+		numbers = append(numbers, n)
+	}
+	return numbers, nil
+}
+
 // next returns the next number; ok is false at the end.
 func (c *candidates) next() (n int64, ok bool, err error) {
 	n = math.MinInt64

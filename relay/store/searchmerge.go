@@ -125,16 +125,16 @@ func mergeDocs(conn db.Conn, of []*segment) (docs []int64, places [][]int, err e
 		if each[i], err = readDocs(conn, s); err != nil {
 			return nil, nil, err
 		}
-		for _, n := range each[i] {
-			there := s.dead == 0
-			if !there {
-				if _, there, err = conn.Int("SELECT 1 FROM event WHERE n = ?", n); err != nil {
-					return nil, nil, err
-				}
+		if s.dead == 0 {
+			docs = append(docs, each[i]...)
+			continue
+		}
+		for some := range slices.Chunk(each[i], eventsAtOnce) {
+			there, err := list(conn, number, "SELECT n FROM event WHERE n IN "+marks(eventsAtOnce), filledUp(some)...)
+			if err != nil {
+				return nil, nil, err
 			}
-			if there {
-				docs = append(docs, n)
-			}
+			docs = append(docs, there...)
 		}
 	}
 	slices.Sort(docs)
