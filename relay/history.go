@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -89,15 +90,13 @@ func usePrivacy(ctx context.Context, store *relaystore.Store, p config.Privacy) 
 // trim runs often, so that the trace is never far over its bound. Reaching the bound is logged once.
 func (h *history) trim(ctx context.Context) error {
 	keep, size := h.inForce().Store.History.Std(), h.inForce().Store.HistorySize
-	if err := h.store.PrepareEvents(ctx, keep, int64(size)); err != nil {
-		return err
-	}
-	n, err := h.store.TrimEvents(ctx, int64(size))
+	err := h.store.PrepareEvents(ctx, keep, int64(size))
+	n, trimErr := h.store.TrimEvents(ctx, int64(size))
 	if n > 0 {
 		h.trimmed.Do(func() {
 			h.log.Info("the history has less room than [store] history would take: its oldest events go",
 				"history_size", size)
 		})
 	}
-	return err
+	return errors.Join(err, trimErr)
 }

@@ -28,8 +28,8 @@ func TestOneRoundTrip(t *testing.T) {
 	if err := s.Add(t.Context(), leased("first")); err != nil { // makes the part of this hour
 		t.Fatal(err)
 	}
-	if err := s.AppendEventsNow(t.Context(), []trace.Event{{Kind: trace.Accepted, ID: "first"}}); err != nil { // and here
-		t.Fatal(err)
+	if err := s.AppendEventsNow(t.Context(), []trace.Event{{Kind: trace.Accepted, ID: "first"}}); err != nil {
+		t.Fatal(err) // the same
 	}
 	before, commits := gate.RoundTrips(), s.Commits()
 	release := stall(t, s)

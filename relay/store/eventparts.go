@@ -37,6 +37,7 @@ const (
 const (
 	partLock  = 50 * time.Millisecond
 	partRetry = time.Minute
+	countFor  = 10 * time.Minute // is enough to read a part that is as large as the history
 )
 
 // eventPart is a part of event: numbers from, up to but without until.
@@ -62,8 +63,8 @@ func readEventParts(conn db.Conn) ([]eventPart, error) {
 			p.from = math.MinInt64
 		}
 		return p, nil
-	}, `SELECT split_part(c.relname::text, '_'::text, 2)::bigint AS n, split_part(c.relname::text, '_'::text, 3)::bigint,
-		2 * coalesce(pg_relation_size(c.oid), 0)
+	}, `SELECT split_part(c.relname::text, '_'::text, 2)::bigint AS n,
+		split_part(c.relname::text, '_'::text, 3)::bigint, 2 * coalesce(pg_relation_size(c.oid), 0)
 		FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'event'::regclass ORDER BY n`)
 }
 
@@ -136,8 +137,9 @@ func (p eventPart) make(conn db.Conn) error {
 	if !p.first() {
 		from = fmt.Sprint(p.from)
 	}
-	return conn.Exec(fmt.Sprintf("CREATE TABLE %s (LIKE event INCLUDING ALL) WITH (autovacuum_vacuum_insert_threshold = "+
-		"-1); ALTER TABLE event ATTACH PARTITION %[1]s FOR VALUES FROM (%s) TO (%d)", p.table(), from, p.until))
+	return conn.Exec(fmt.Sprintf("CREATE TABLE %s (LIKE event INCLUDING ALL) WITH "+
+		"(autovacuum_vacuum_insert_threshold = -1); ALTER TABLE event ATTACH PARTITION %[1]s FOR VALUES FROM (%s) "+
+		"TO (%d)", p.table(), from, p.until))
 }
 
 // PrepareEvents makes, at a server, the part of the trace that comes next, before its time comes. keep is how long
@@ -268,12 +270,17 @@ func (s *server) dropEvents(ctx context.Context, before, octets int64) (events i
 	switch {
 	case errors.Is(err, errLargePart):
 		return 0, false, nil
+	case postgres.CodeOf(err) == noSuchTable: // a node that led before was faster
+		return 0, true, nil
 	case db.KindOf(err) == db.Busy && ctx.Err() == nil:
 		s.dropping.postpone()
 		return 0, false, nil
 	}
-	return events, err == nil, err
+	return events, err == nil, readError(ctx, err)
 }
+
+// noSuchTable is the code of an error.
+const noSuchTable = "42P01"
 
 // errLargePart: a part has more than may go at once.
 var errLargePart = errors.New("too large a part")
@@ -286,7 +293,7 @@ func (s *server) dropEventPart(ctx context.Context, p eventPart, octets int64) (
 		return 0, err
 	}
 	defer conn.Close()
-	if err := conn.SetStatementTimeout(ctx, 0); err != nil {
+	if err := conn.SetStatementTimeout(ctx, countFor); err != nil {
 		return 0, err
 	}
 	defer interruptOn(ctx, conn)()

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"pgregory.net/rapid"
 
 	"postern/internal/testkit"
@@ -107,7 +106,8 @@ func TestEventPartThatIsTooLarge(t *testing.T) {
 		if hour == 40 {
 			t.Fatalf("it is still there, with %d events", agrees(t, s).events)
 		}
-		if err := s.AppendEventsNow(t.Context(), told(100, 100, eventTime.Add(time.Duration(hour)*time.Hour))); err != nil {
+		more := told(100, 100, eventTime.Add(time.Duration(hour)*time.Hour))
+		if err := s.AppendEventsNow(t.Context(), more); err != nil {
 			t.Fatal(err)
 		}
 		if n, err := s.TrimEvents(t.Context(), most); err != nil || n == 0 {
@@ -167,22 +167,12 @@ func TestEventPartsAreDroppedByAge(t *testing.T) {
 // Who reads the trace for long is not waited for, nor is mail held up for long: events go one by one meanwhile.
 func TestEventPartInUse(t *testing.T) {
 	once(t)
-	for _, use := range []string{"SELECT 1 FROM event LIMIT 1", "INSERT INTO event SELECT n + 1, kind, id, session, " +
-		"login, sender, rcpt, data FROM event ORDER BY n LIMIT 1"} {
+	for _, use := range []string{"SELECT 1 FROM event LIMIT 1", "INSERT INTO event SELECT n + 1, kind, id, " +
+		"session, login, sender, rcpt, data FROM event ORDER BY n LIMIT 1"} {
 		s, url := ofHours(t)
 		appendEvents(t, s, everyMinute(10)...)
 		before := agrees(t, s)
-		other, err := pgconn.Connect(t.Context(), url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer other.Close(t.Context())
-		exec := func(query string) {
-			t.Helper()
-			if _, err := other.Exec(t.Context(), query).ReadAll(); err != nil {
-				t.Fatal(err)
-			}
-		}
+		exec := stranger(t, url)
 		exec("BEGIN; " + use)
 		most := before.history * 85 / 100
 		if n, err := s.TrimEvents(t.Context(), most); err != nil || n == 0 {
@@ -276,10 +266,10 @@ func TestEventPartsAreMadeByTheMigration(t *testing.T) {
 	}
 	s.Close()
 	ahead := time.Now().Add(time.Hour).UnixNano() // by the clock of a former server
-	testkit.SQL(t, url, fmt.Sprintf("INSERT INTO event VALUES (1000, 'accepted', 'm1', 's1', 'anna', '', '', '{}'), "+
-		"(%d, 'refused', '', 's2', '', '', '', '{}')", ahead))
-	testkit.SQL(t, url, "UPDATE counter SET events = 2, history = (SELECT sum("+eventOctets+") FROM event), refusals = "+
-		"(SELECT sum("+eventOctets+") FROM event WHERE kind = 'refused') WHERE k = 0")
+	testkit.SQL(t, url, fmt.Sprintf("INSERT INTO event VALUES (1000, 'accepted', 'm1', 's1', 'anna', '', '', "+
+		"'{}'), (%d, 'refused', '', 's2', '', '', '', '{}')", ahead))
+	testkit.SQL(t, url, "UPDATE counter SET events = 2, history = (SELECT sum("+eventOctets+") FROM event), "+
+		"refusals = (SELECT sum("+eventOctets+") FROM event WHERE kind = 'refused') WHERE k = 0")
 	o.moving = false
 	s = open(t, o)
 	agrees(t, s)
@@ -293,8 +283,8 @@ func TestEventPartsAreMadeByTheMigration(t *testing.T) {
 			t.Errorf("%s: %v, %v", id, events, err)
 		}
 	}
-	for _, row := range testkit.SQL(t, url, "SELECT tablename, count(*) FROM pg_indexes WHERE tablename ~ '^event(_|$)' "+
-		"GROUP BY tablename") {
+	for _, row := range testkit.SQL(t, url, "SELECT tablename, count(*) FROM pg_indexes WHERE "+
+		"tablename ~ '^event(_|$)' GROUP BY tablename") {
 		if row[1] != "7" {
 			t.Errorf("%s has %s indexes", row[0], row[1])
 		}
@@ -410,12 +400,13 @@ func TestPartWidth(t *testing.T) {
 					all = append(all, next)
 				}
 				for i := range all {
-					if all[i].has(now) {
-						all[i].octets += int64(30 * test.rate(at))
-						if seen[all[i].from] = true; len(seen) > 3 && float64(all[i].octets) > test.share*float64(most) {
-							t.Fatalf("after %s a part of %s has %d MB", at, time.Duration(all[i].until-all[i].from),
-								all[i].octets>>20)
-						}
+					p := &all[i]
+					if !p.has(now) {
+						continue
+					}
+					p.octets += int64(30 * test.rate(at))
+					if seen[p.from] = true; len(seen) > 3 && float64(p.octets) > test.share*float64(most) {
+						t.Fatalf("after %s a part of %s has %d MB", at, time.Duration(p.until-p.from), p.octets>>20)
 					}
 				}
 				total := int64(0)

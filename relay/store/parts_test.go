@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"testing"
@@ -107,17 +108,7 @@ func TestPartIsInUseMeanwhile(t *testing.T) {
 	if err := s.Finish(t.Context(), attempt(1, "m1"), "a", queue.Outcome{Remove: true}); err != nil {
 		t.Fatal(err)
 	}
-	other, err := pgconn.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close(t.Context())
-	exec := func(query string) {
-		t.Helper()
-		if _, err := other.Exec(t.Context(), query).ReadAll(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	exec := stranger(t, url)
 	exec("BEGIN; INSERT INTO content VALUES (" + part + ", 'm2', 0, 'x'); INSERT INTO message_body VALUES ('m2', 0, " +
 		"0, " +
 		"1, " + part + ", 1, '', '', '')")
@@ -142,5 +133,21 @@ func TestPartIsInUseMeanwhile(t *testing.T) {
 	}
 	if left := testkit.SQL(t, url, "SELECT 1 FROM content WHERE id = 'm2'"); len(left) != 1 {
 		t.Error("the contents are gone")
+	}
+}
+
+// stranger is a connection of somebody else, for statements within one transaction.
+func stranger(t *testing.T, url string) (exec func(query string)) {
+	t.Helper()
+	conn, err := pgconn.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return func(query string) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), query).ReadAll(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
