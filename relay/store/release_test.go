@@ -561,17 +561,18 @@ func fileSchema(t *testing.T, dir string) string {
 	return strings.Join(must(list(conn, text, "SELECT sql FROM sqlite_schema WHERE sql <> '' ORDER BY name"))(t), "\n")
 }
 
-// serverSchema is all that a database has of columns, indexes and views, but for the parts of contents.
+// serverSchema is all that a database has of columns, indexes and views, but for the parts of tables.
 func serverSchema(t *testing.T, url string) string {
 	t.Helper()
 	var all []string
+	const noPart = "(SELECT relname FROM pg_class WHERE NOT relispartition)"
 	for _, query := range []string{
 		`SELECT concat_ws(' ', table_name, ordinal_position, column_name, data_type, is_nullable, column_default)
-			FROM information_schema.columns WHERE table_schema = 'public' AND table_name NOT LIKE 'content\_%'
-			ORDER BY 1`,
-		`SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename NOT LIKE 'content\_%' ORDER BY 1`,
+			FROM information_schema.columns WHERE table_schema = 'public' AND table_name IN
+			` + noPart + ` ORDER BY 1`,
+		`SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename IN ` + noPart + ` ORDER BY 1`,
 		`SELECT concat_ws(' ', relname, relkind, reloptions) FROM pg_class WHERE relnamespace = 'public'::regnamespace
-			AND relname NOT LIKE 'content\_%' ORDER BY 1`,
+			AND NOT relispartition ORDER BY 1`,
 		`SELECT definition FROM pg_views WHERE schemaname = 'public' ORDER BY 1`,
 	} {
 		for _, row := range testkit.SQL(t, url, query) {
