@@ -117,7 +117,9 @@ func TestBackupUnderLoad(t *testing.T) {
 	var loading sync.WaitGroup
 	loading.Go(func() { report, failed = load.Run(ctx, s.loadConfig("backup", 1<<20)) })
 	arrived := func(n int64) func() bool { return func() bool { return s.sink.Stats().Messages >= n } }
-	s.until("mail flows", arrived(50))
+	s.until("mail flows, and the trace says so", func() bool {
+		return strings.Count(s.postern("", "trace", "--kind", "delivered", "--limit", "50", "--json"), "\n") == 50
+	})
 	file := filepath.Join(s.dir, "office.backup")
 	before := s.sink.Stats().Messages
 	out := s.postern("", "backup", file)
