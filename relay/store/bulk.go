@@ -485,7 +485,7 @@ func (b *batch) ensure(conn *postgres.Conn) error {
 		if b.known == part {
 			continue
 		}
-		err := before(conn, func() error {
+		err := inTransaction(conn, func() error {
 			if err := conn.Run(schemaLock); err != nil {
 				return err
 			}
@@ -502,7 +502,7 @@ func (b *batch) ensure(conn *postgres.Conn) error {
 	}
 	parts, err := readEventParts(conn)
 	if err == nil && len(without(parts, numbers)) > 0 {
-		if err = before(conn, func() error { return b.placeEvents(conn, numbers) }); err == nil {
+		if err = inTransaction(conn, func() error { return b.placeEvents(conn, numbers) }); err == nil {
 			parts, err = readEventParts(conn)
 		}
 	}
@@ -510,8 +510,8 @@ func (b *batch) ensure(conn *postgres.Conn) error {
 	return err
 }
 
-// before runs in a transaction of its own what a batch needs.
-func before(conn *postgres.Conn, run func() error) error {
+// inTransaction runs something in a transaction of its own.
+func inTransaction(conn *postgres.Conn, run func() error) error {
 	if _, err := conn.Begin(); err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ const (
 const (
 	partLock  = 50 * time.Millisecond
 	partRetry = time.Minute
-	countFor  = 10 * time.Minute // is enough to read a part that is as large as the history
+	apartFor  = 10 * time.Minute // is enough to read a part that is as large as the history
 )
 
 // eventPart is a part of event: numbers from, up to but without until.
@@ -116,7 +116,8 @@ func (s *server) placeEvents(conn db.Conn, numbers []int64) error {
 	if err != nil || len(without(parts, numbers)) == 0 {
 		return err
 	}
-	if err := conn.Run(schemaLock); err != nil {
+	// Mail waits for it here, as behind an ANALYZE of the trace.
+	if err := conn.Exec("SET LOCAL lock_timeout = 1000; " + schemaLock); err != nil {
 		return err
 	}
 	if parts, err = readEventParts(conn); err != nil { // another node may have made them meanwhile
@@ -150,38 +151,59 @@ func (s *Store) PrepareEvents(ctx context.Context, keep time.Duration, most int6
 		return nil
 	}
 	var next eventPart
-	err := s.readers.read(ctx, func(conn db.Conn) error {
+	look := func(conn db.Conn) error {
 		parts, err := readEventParts(conn)
 		next = nextPart(parts, s.clock.nano(time.Now()), keep, most)
 		return err
-	})
+	}
+	err := s.readers.read(ctx, look)
 	if err == nil && next.until > 0 {
-		err = s.write(ctx, func(t *tx) error {
-			if err := t.Run(schemaLock); err != nil {
+		err = e.apart(ctx, func(conn *postgres.Conn) error {
+			if err := conn.Run(schemaLock); err != nil {
 				return err
 			}
-			parts, err := readEventParts(t.Conn)
-			if last := len(parts) - 1; err != nil || last >= 0 && parts[last].until > next.from {
-				return err // somebody was faster
+			if err := look(conn); err != nil || next.until == 0 { // somebody was faster
+				return err
 			}
-			return next.make(t.Conn)
+			return next.make(conn)
 		})
 	}
 	return wrap(err, "prepare %s for events", e.name)
 }
 
-// nextPart is the part that is to be made now, if any.
+// apart runs a transaction by a connection of its own, so that mail does not wait for what it waits for.
+func (s *server) apart(ctx context.Context, run func(*postgres.Conn) error) error {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetStatementTimeout(ctx, apartFor); err != nil {
+		return err
+	}
+	defer interruptOn(ctx, conn)()
+	return readError(ctx, inTransaction(conn, func() error { return run(conn) }))
+}
+
+// nextPart is the part that is to be made now, if any. Parts of a time to come, as after a clock that was wrong, are
+// none that go on from here.
 func nextPart(parts []eventPart, now int64, keep time.Duration, most int64) (next eventPart) {
-	if len(parts) == 0 {
-		return next
+	next.from = now - now%int64(time.Hour) // the last moments may be missing
+	if run := around(parts, now); run.has(now) {
+		next.from = run.until
 	}
-	last := parts[len(parts)-1]
-	if last.until > now+int64(partAhead) {
-		return next
+	if next.from > now+int64(partAhead) {
+		return eventPart{}
 	}
-	// What is missing up to now is not needed but for the events of the last moments.
-	next.from = max(last.until, now-now%int64(time.Hour))
 	next.until = next.from + int64(partWidth(parts, now, keep, most))
+	for _, p := range parts {
+		switch {
+		case p.until <= now:
+			next.from = max(next.from, p.until)
+		case p.from >= next.from:
+			next.until = min(next.until, p.from)
+		}
+	}
 	return next
 }
 
@@ -276,7 +298,7 @@ func (s *server) dropEvents(ctx context.Context, before, octets int64) (events i
 		s.dropping.postpone()
 		return 0, false, nil
 	}
-	return events, err == nil, readError(ctx, err)
+	return events, err == nil, err
 }
 
 // noSuchTable is the code of an error.
@@ -285,47 +307,31 @@ const noSuchTable = "42P01"
 // errLargePart: a part has more than may go at once.
 var errLargePart = errors.New("too large a part")
 
-// dropEventPart drops a part that has so many octets of events at most, by a connection of its own: it counts what goes
-// while nobody but who writes there has to wait, and locks the whole trace when all else is done.
+// dropEventPart drops a part that has so many octets of events at most. It counts what goes while nobody but who writes
+// there has to wait, and locks the whole trace when all else is done.
 func (s *server) dropEventPart(ctx context.Context, p eventPart, octets int64) (events int64, err error) {
-	conn, err := s.connect(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Close()
-	if err := conn.SetStatementTimeout(ctx, countFor); err != nil {
-		return 0, err
-	}
-	defer interruptOn(ctx, conn)()
-	if _, err := conn.Begin(); err != nil {
-		return 0, err
-	}
-	events, err = s.dropWithin(conn, p, octets)
-	if err != nil {
-		return 0, errors.Join(err, conn.Rollback())
-	}
-	return events, conn.Commit()
-}
-
-func (s *server) dropWithin(conn *postgres.Conn, p eventPart, octets int64) (events int64, err error) {
-	if err := conn.Exec(fmt.Sprintf("SET LOCAL lock_timeout = %d; LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE",
-		partLock.Milliseconds(), p.table())); err != nil {
-		return 0, err
-	}
-	c, err := sumEvents(conn, p.from, p.until-1)
-	if err != nil {
-		return 0, err
-	}
-	s.dropping.counted(p, c.history)
-	if c.history > octets {
-		return 0, errLargePart
-	}
-	// The row of commands: nodes do not wait for it.
-	if err := conn.Run("UPDATE counter SET events = events - ?, history = history - ?, refusals = refusals - ? "+
-		"WHERE k = 0", c.events, c.history, c.refusals); err != nil {
-		return 0, err
-	}
-	return c.events, conn.Exec("DROP TABLE " + p.table())
+	err = s.apart(ctx, func(conn *postgres.Conn) error {
+		if err := conn.Exec(fmt.Sprintf("SET LOCAL lock_timeout = %d; LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE",
+			partLock.Milliseconds(), p.table())); err != nil {
+			return err
+		}
+		c, err := sumEvents(conn, p.from, p.until-1)
+		if err != nil {
+			return err
+		}
+		s.dropping.counted(p, c.history)
+		if c.history > octets {
+			return errLargePart
+		}
+		// The row of commands: nodes do not wait for it.
+		if err := conn.Run("UPDATE counter SET events = events - ?, history = history - ?, refusals = refusals - ? "+
+			"WHERE k = 0", c.events, c.history, c.refusals); err != nil {
+			return err
+		}
+		events = c.events
+		return conn.Exec("DROP TABLE " + p.table())
+	})
+	return events, err
 }
 
 // oneByOne implements engine: parts go as a whole, but for one that is longer than parts are.

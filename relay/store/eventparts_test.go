@@ -429,3 +429,34 @@ func TestPartWidth(t *testing.T) {
 		})
 	}
 }
+
+// Parts of a time to come, as after a clock that was wrong, are no reason to make none for now.
+func TestNextPartAfterAWrongClock(t *testing.T) {
+	const hour, keep, most = int64(time.Hour), 30 * 24 * time.Hour, 1 << 30
+	now := 1_000_000*hour + hour/2
+	first, ahead := eventPart{from: math.MinInt64, until: now - hour}, eventPart{from: now + hour, until: now + 2*hour}
+	past := eventPart{from: now - 2*hour, until: now - hour/4}
+	for _, test := range []struct {
+		name        string
+		parts       []eventPart
+		from, until int64
+	}{
+		{"nothing", nil, now - hour/2, now + hour/2},
+		{"nothing of now", []eventPart{first}, now - hour/2, now + hour/2},
+		{"a part that has just ended", []eventPart{first, past}, now - hour/4, now + 24*hour},
+		{"one of a year ahead", []eventPart{first, {from: now + 8760*hour, until: now + 8761*hour}}, now - hour/2,
+			now + hour/2},
+		{"one soon", []eventPart{first, {from: now - 8*hour, until: now + 1}, ahead}, now + 1, now + hour},
+		{"nothing to do", []eventPart{first, {from: now - hour, until: now + hour}, ahead}, 0, 0},
+	} {
+		next := nextPart(test.parts, now, keep, most)
+		if next.from != test.from || next.until > test.until || test.until > 0 && next.until <= now {
+			t.Errorf("%s: %v", test.name, next)
+		}
+		for _, p := range test.parts {
+			if next.until > 0 && next.until > p.from && next.from < p.until {
+				t.Errorf("%s: %v overlaps %v", test.name, next, p)
+			}
+		}
+	}
+}
