@@ -39,6 +39,7 @@ type batch struct {
 	order  []string          // statements, in the order that they are sent
 	busy   map[string]bool   // messages that are in it: a statement changes a row once
 	events map[int64]bool    // numbers
+	told   []answers         // for writes of events
 	adds   counters          // to the counters
 	id     int64             // the number that it leaves; random
 	sent   bool              // it may take place
@@ -365,8 +366,21 @@ func (e eventBulk) join(b *batch, answer answers) bool {
 			b.adds.refusals += r.octets()
 		}
 	}
+	b.told = append(b.told, answer)
 	answer.say(nil)
 	return true
+}
+
+// withoutEvents takes events out of the batch: mail is not to fail with them.
+func (b *batch) withoutEvents(err error) {
+	for _, answer := range b.told {
+		answer.say(err)
+	}
+	b.told = nil
+	b.order = slices.DeleteFunc(b.order, func(query string) bool {
+		return query == bulkEvents || query == bulkShare || query == bulkLate
+	})
+	b.adds.events, b.adds.history, b.adds.refusals = 0, 0, 0
 }
 
 // split implements transactor: what joins a batch, and what needs the lock of all nodes.
@@ -485,17 +499,20 @@ func (b *batch) ensure(conn *postgres.Conn) error {
 		if b.known == part {
 			continue
 		}
-		err := inTransaction(conn, func() error {
-			if err := conn.Run(schemaLock); err != nil {
-				return err
-			}
-			return b.makePart(conn, part)
-		})
-		if err != nil {
+		if err := inTransaction(conn, func() error { return b.makePart(conn, part) }); err != nil {
 			return err
 		}
 		b.known = max(b.known, part)
 	}
+	err := b.ensureEvents(conn)
+	if err != nil && !conn.Lost() {
+		b.withoutEvents(err)
+		return nil
+	}
+	return err
+}
+
+func (b *batch) ensureEvents(conn *postgres.Conn) error {
 	numbers := slices.Sorted(maps.Keys(b.events))
 	if len(numbers) == 0 || b.placed.has(numbers[0]) && b.placed.has(numbers[len(numbers)-1]) {
 		return nil

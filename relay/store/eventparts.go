@@ -37,7 +37,7 @@ const (
 const (
 	partLock  = 50 * time.Millisecond
 	partRetry = time.Minute
-	apartFor  = 10 * time.Minute // is enough to read a part that is as large as the history
+	apartFor  = time.Minute // to count what a part has
 )
 
 // eventPart is a part of event: numbers from, up to but without until.
@@ -229,6 +229,7 @@ type dropping struct {
 	mu    sync.Mutex
 	part  eventPart // guarded by mu; octets is what its events have at most
 	after time.Time // guarded by mu; when a part may be dropped
+	told  bool      // guarded by mu; that one cannot be
 }
 
 // look is told which part is the oldest, and returns what its events have at most. ready: it may be dropped.
@@ -255,10 +256,19 @@ func (d *dropping) removed(n, octets int64, oldest bool) {
 	}
 }
 
-func (d *dropping) postpone() {
+// failed is told that a part could not be dropped; first: none could be since the last time.
+func (d *dropping) failed() (first bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.after = time.Now().Add(partRetry)
+	first = !d.told
+	d.after, d.told = time.Now().Add(partRetry), true
+	return first
+}
+
+func (d *dropping) succeeded() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.told = false
 }
 
 // counted is told how many octets events of the oldest part have.
@@ -290,19 +300,18 @@ func (s *server) dropEvents(ctx context.Context, before, octets int64) (events i
 	}
 	events, err = s.dropEventPart(ctx, oldest, octets)
 	switch {
+	case err == nil:
+		s.dropping.succeeded()
+		return events, true, nil
+	case ctx.Err() != nil:
+		return 0, false, err
 	case errors.Is(err, errLargePart):
-		return 0, false, nil
-	case postgres.CodeOf(err) == noSuchTable: // a node that led before was faster
-		return 0, true, nil
-	case db.KindOf(err) == db.Busy && ctx.Err() == nil:
-		s.dropping.postpone()
-		return 0, false, nil
+	case s.dropping.failed():
+		s.log.Warn("a part of the trace could not be dropped: it is tried again, and its events go one by one",
+			"part", oldest.table(), "err", err)
 	}
-	return events, err == nil, err
+	return 0, false, nil
 }
-
-// noSuchTable is the code of an error.
-const noSuchTable = "42P01"
 
 // errLargePart: a part has more than may go at once.
 var errLargePart = errors.New("too large a part")
@@ -334,13 +343,32 @@ func (s *server) dropEventPart(ctx context.Context, p eventPart, octets int64) (
 	return events, err
 }
 
-// oneByOne implements engine: parts go as a whole, but for one that is longer than parts are.
+// oneByOne implements engine: parts go as a whole, but for one that is longer than parts are, or that should have gone
+// an hour ago and could not.
 func (s *server) oneByOne(ctx context.Context, before int64) (is bool, err error) {
 	err = s.readers.read(ctx, func(conn db.Conn) error {
 		parts, err := readEventParts(conn)
-		longest := 2 * (s.clock.nano(time.Now()) - before) / partsByAge
-		is = len(parts) > 0 && (parts[0].first() || parts[0].until-parts[0].from > longest)
-		return err
+		if err != nil || len(parts) == 0 {
+			return err
+		}
+		oldest, kept := parts[0], s.clock.nano(time.Now())-before
+		is = oldest.first() || oldest.until-oldest.from > max(kept/partsByAge, int64(partLeast))+int64(time.Second) ||
+			oldest.until <= before-int64(time.Hour)
+		return nil
 	})
 	return is, err
+}
+
+// renewEvents makes the trace one first part, up to now, in place of all parts, for what is moved here.
+func (s *server) renewEvents(conn db.Conn) error {
+	parts, err := readEventParts(conn)
+	if err != nil {
+		return err
+	}
+	for _, p := range parts {
+		if err := conn.Exec("DROP TABLE " + p.table()); err != nil {
+			return err
+		}
+	}
+	return eventPart{from: math.MinInt64, until: s.clock.nano(time.Now())}.make(conn)
 }

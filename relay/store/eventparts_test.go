@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -119,6 +120,38 @@ func TestEventPartThatIsTooLarge(t *testing.T) {
 	}
 }
 
+// What a part has is counted before it goes: it is not dropped for what was thought of it.
+func TestEventPartIsCounted(t *testing.T) {
+	once(t)
+	s, _ := ofHours(t)
+	appendEvents(t, s, told(3000, 100, eventTime)...)
+	before, d := agrees(t, s), &s.engine.(*server).dropping
+	d.part = parts(t, s)[0]
+	d.part.octets = 0
+	if n, err := s.TrimEvents(t.Context(), before.history*99/100); err != nil || n == 0 || len(parts(t, s)) != 1 {
+		t.Errorf("%d removed, %v", n, err)
+	}
+	if now := agrees(t, s); now.events < before.events*9/10 || d.part.octets < now.history {
+		t.Errorf("%d events are left, %d octets are thought of", now.events, d.part.octets)
+	}
+}
+
+// A part that has just ended is left: its last events may not be written yet.
+func TestEventPartThatHasJustEnded(t *testing.T) {
+	once(t)
+	s, _ := ofHours(t)
+	ended := time.Now().Add(-partAhead / 2)
+	p := eventPart{from: ended.Add(-time.Hour).UnixNano(), until: ended.UnixNano()}
+	if err := s.write(t.Context(), func(tx *tx) error { return p.make(tx.Conn) }); err != nil {
+		t.Fatal(err)
+	}
+	appendEvents(t, s, told(2, 2, ended.Add(-time.Minute))...)
+	if n, err := s.PruneEvents(t.Context(), time.Now()); err != nil || n != 3 || !parts(t, s)[0].is(p) {
+		t.Errorf("%d removed, %v, %v", n, parts(t, s), err)
+	}
+	agrees(t, s)
+}
+
 // Refusals that are too many go first, one by one, and no part goes for them.
 func TestRefusalsGoBeforeParts(t *testing.T) {
 	once(t)
@@ -181,18 +214,194 @@ func TestEventPartInUse(t *testing.T) {
 		if now := agrees(t, s); now.history > most || len(parts(t, s)) != 10 {
 			t.Errorf("%d octets are left of %d, in %d parts", now.history, most, len(parts(t, s)))
 		}
-		if n, err := s.PruneEvents(t.Context(), eventTime.Add(5*time.Hour)); err != nil || n != 0 {
+		// What is too old waits for an hour, then it goes likewise.
+		old := eventTime.Add(5 * time.Hour)
+		if n, err := s.PruneEvents(t.Context(), old); err != nil || n == 0 || len(parts(t, s)) != 10 {
 			t.Errorf("%d removed, %v", n, err)
+		}
+		if events, err := s.Events(t.Context(), trace.Query{Limit: 1000}); err != nil || len(events) != 5*inHour {
+			t.Errorf("%d events are left, %v", len(events), err)
 		}
 		exec("ROLLBACK")
 		s.engine.(*server).dropping.after = time.Time{}
-		if _, err := s.PruneEvents(t.Context(), eventTime.Add(5*time.Hour)); err != nil || len(parts(t, s)) != 5 {
+		if _, err := s.PruneEvents(t.Context(), old); err != nil || len(parts(t, s)) != 5 {
 			t.Errorf("%d parts are left, %v", len(parts(t, s)), err)
 		}
 		if now := agrees(t, s); now.events != 5*inHour {
 			t.Errorf("%d events are left", now.events)
 		}
 	}
+}
+
+// A part that has just become too old and cannot be dropped is left for an hour: it goes as a whole then, as a rule.
+func TestEventPartInUseForAMoment(t *testing.T) {
+	once(t)
+	s, url := ofHours(t)
+	appendEvents(t, s, everyMinute(2)...)
+	exec := stranger(t, url)
+	exec("BEGIN; SELECT 1 FROM event LIMIT 1")
+	for minutes, want := range map[int]int64{90: 0, 119: 0, 121: inHour} {
+		s.engine.(*server).dropping.after = time.Time{}
+		n, err := s.PruneEvents(t.Context(), eventTime.Add(time.Duration(minutes)*time.Minute))
+		if err != nil || n < want || want == 0 && n > inHour {
+			t.Errorf("after %d minutes %d removed, want %d; %v", minutes, n, want, err)
+		}
+	}
+	agrees(t, s)
+}
+
+// Whatever keeps a part from being dropped keeps no events in it.
+func TestEventPartThatCannotBeDropped(t *testing.T) {
+	once(t)
+	for name, prevent := range map[string]func(s *Store, url string){
+		"a view": func(s *Store, url string) {
+			testkit.SQL(t, url, "CREATE VIEW report AS SELECT n FROM "+parts(t, s)[0].table())
+		},
+		"no connection free": func(s *Store, _ string) {
+			s.engine.(*server).refused.Store(&refused{away(errors.New("too many connections")),
+				time.Now().Add(time.Hour)})
+		},
+	} {
+		url, l := testkit.SharedPostgreSQL(t).NewDatabase(t), &logged{}
+		o := ofServer(t, url, "a", true)
+		o.Logger = l.logger()
+		s := open(t, o)
+		testkit.SQL(t, url, "DROP TABLE "+parts(t, s)[0].table())
+		appendEvents(t, s, everyMinute(10)...)
+		prevent(s, url)
+		most := agrees(t, s).history * 9 / 10
+		if n, err := s.TrimEvents(t.Context(), most); err != nil || n == 0 || agrees(t, s).history > most {
+			t.Errorf("%s: %d removed, %v", name, n, err)
+		}
+		s.engine.(*server).dropping.after = time.Time{}
+		n, err := s.PruneEvents(t.Context(), eventTime.Add(3*time.Hour))
+		if left := agrees(t, s).events; err != nil || n == 0 || left != 7*inHour {
+			t.Errorf("%s: %d removed, %d left, %v", name, n, left, err)
+		}
+		if n := l.count("could not be dropped"); n != 1 {
+			t.Errorf("%s: %d times in the log\n%s", name, n, l)
+		}
+	}
+}
+
+// Events that can have no part at present keep no mail of their batch from being written.
+func TestMailBesideEventsWithoutPart(t *testing.T) {
+	once(t)
+	s, url := ofHours(t)
+	if err := s.Add(t.Context(), leased("first")); err != nil {
+		t.Fatal(err)
+	}
+	exec := stranger(t, url)
+	exec("BEGIN; LOCK TABLE event IN SHARE UPDATE EXCLUSIVE MODE") // as ANALYZE does
+	release := stall(t, s)
+	var all sync.WaitGroup
+	var told error
+	all.Go(func() { told = s.AppendEventsNow(t.Context(), everyMinute(1)) })
+	all.Go(func() {
+		if err := s.Add(t.Context(), leased("m1")); err != nil {
+			t.Error(err)
+		}
+	})
+	waitFor(t, s, 2, 0)
+	release()
+	all.Wait()
+	if told == nil {
+		t.Error("events were written without a part")
+	}
+	exec("ROLLBACK")
+	appendEvents(t, s, everyMinute(1)...)
+	if now := agrees(t, s); now.events != inHour || now.messages != 2 {
+		t.Errorf("%+v", now)
+	}
+}
+
+// A step that is undone with what others wrote beside it, and is made again, passes over nothing.
+func TestTrimIsUndone(t *testing.T) {
+	s := open(t, Options{})
+	appendEvents(t, s, everyMinute(5)...)
+	release, fails, passed := stall(t, s), errors.New("not this time"), newPassed()
+	steps := 0
+	var all sync.WaitGroup
+	all.Go(func() {
+		n, err := s.trimRows(t.Context(), passed, math.MaxInt64, func(*counters) (int64, bool) {
+			steps++
+			return 100, false
+		})
+		if err != nil || n != 100 {
+			t.Errorf("%d removed, %v", n, err)
+		}
+	})
+	all.Go(func() {
+		waitFor(t, s, 1, 0)
+		err := s.write(t.Context(), func(tx *tx) error {
+			if err := tx.Run("UPDATE counter SET events = 7"); err != nil {
+				return err
+			}
+			return fails
+		})
+		if !errors.Is(err, fails) {
+			t.Error(err)
+		}
+	})
+	waitFor(t, s, 2, 0)
+	release()
+	all.Wait()
+	left, err := s.Events(t.Context(), trace.Query{Limit: 1000})
+	if err != nil || steps != 2 || len(left) != 5*inHour-100 || passed[false] >= s.clock.nano(left[0].Time) {
+		t.Errorf("%d left after %d steps, %v", len(left), steps, err)
+	}
+	if n, err := s.trimRows(t.Context(), passed, s.clock.nano(left[10].Time), func(*counters) (int64, bool) {
+		return 100, false
+	}); n != 10 || err != nil {
+		t.Errorf("%d removed, %v", n, err)
+	}
+	agrees(t, s)
+}
+
+// An event whose number is taken gets one in the next part, if need be.
+func TestEventAtTheEndOfAPart(t *testing.T) {
+	once(t)
+	s, _ := ofHours(t)
+	e := trace.Event{Time: eventTime.Add(time.Hour - 64), Kind: trace.Accepted, ID: "m1"}
+	for _, id := range []string{"m1", "m2", "m3"} {
+		e.ID = id
+		if err := s.AppendEventsNow(t.Context(), []trace.Event{e}); err != nil {
+			t.Error(err)
+		}
+	}
+	e.Time = time.Unix(0, math.MaxInt64)
+	if err := s.AppendEventsNow(t.Context(), []trace.Event{e, e}); err != nil {
+		t.Error(err)
+	}
+	if now := agrees(t, s); now.events != 5 {
+		t.Errorf("%d events", now.events)
+	}
+}
+
+// What is moved here is one part, however long ago the database was made.
+func TestMovedEventsAreOnePart(t *testing.T) {
+	once(t)
+	url := testkit.SharedPostgreSQL(t).NewDatabase(t)
+	inFile := Options{Dir: t.TempDir()}
+	atServer, err := toServer(inFile, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	with(t, inFile, func(s *Store) { appendEvents(t, s, everyMinute(48)...) })
+	with(t, atServer, func(s *Store) {
+		testkit.SQL(t, url, "DROP TABLE "+parts(t, s)[0].table())
+		appendEvents(t, s, trace.Event{Time: eventTime, Kind: trace.Operator})
+		testkit.SQL(t, url, "DELETE FROM event; UPDATE counter SET events = 0, history = 0")
+	})
+	migrateTo(t, inFile, atServer)
+	with(t, atServer, func(s *Store) {
+		if p := parts(t, s); !p[0].first() || len(p) > 2 {
+			t.Errorf("%v", p)
+		}
+		if now := agrees(t, s); now.events < 48*inHour {
+			t.Errorf("%d events", now.events)
+		}
+	})
 }
 
 // An event that comes where a part was dropped, by another node too, makes one for itself.
@@ -218,6 +427,13 @@ func TestEventWithoutPart(t *testing.T) {
 		t.Fatal(err)
 	}
 	agrees(t, s)
+	err := other.readers.read(t.Context(), func(conn db.Conn) error {
+		return conn.Run("INSERT INTO event VALUES (?, '', '', '', '', '', '', '')",
+			later.Time.AddDate(1, 0, 0).UnixNano())
+	})
+	if err == nil || !other.engine.(*server).passing(err) {
+		t.Errorf("it is not tried again at once: %v", err)
+	}
 	for _, id := range []string{"late", "later"} {
 		if events, err := other.Events(t.Context(), trace.Query{ID: id}); err != nil || len(events) != 1 {
 			t.Errorf("%s: %v, %v", id, events, err)

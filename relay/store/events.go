@@ -137,11 +137,12 @@ func (t *tx) insertEvents(rows []eventRow) error {
 	return t.noteLate(rows)
 }
 
-// numbers are those that events should get, in order.
+// numbers are those that events should get, in order, and those of a second later: others may have some of them.
 func (t *tx) numbers(rows []eventRow) []int64 {
-	numbers := make([]int64, len(rows))
+	numbers := make([]int64, 0, 2*len(rows))
 	for i := range rows {
-		numbers[i], _ = rows[i].number(t)
+		n, _ := rows[i].number(t)
+		numbers = append(numbers, n, n+int64(time.Second))
 	}
 	slices.Sort(numbers)
 	return numbers

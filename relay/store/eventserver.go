@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"math"
 	"slices"
 	"time"
 
@@ -13,10 +14,13 @@ import (
 // node are.
 const nodeNumbers = 64
 
+// maxEvent is the last number that has a part: some of 2262.
+const maxEvent = math.MaxInt64 - int64(2*time.Hour)
+
 // number implements engine. Its time is by the clock of the database, so that what nodes do stands in the order in
 // which they did it, and the last bits are the node's, so that no two write one number. Who reads gets it by their own.
 func (s *server) number(t time.Time) (n, step int64) {
-	return s.clock.nano(t)&^(nodeNumbers-1) | s.eventBits(), nodeNumbers
+	return min(s.clock.nano(t), maxEvent)&^(nodeNumbers-1) | s.eventBits(), nodeNumbers
 }
 
 // eventBits are those of the node; 0: of commands.

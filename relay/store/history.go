@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"postern/internal/periodic"
@@ -100,18 +99,37 @@ func (s *Store) trimSome(ctx context.Context, most int64, passed passed) (n int6
 			return s.trimSome(ctx, most, passed)
 		}
 	}
-	err = s.write(ctx, func(t *tx) error {
-		n = 0
+	return s.trimRows(ctx, passed, math.MaxInt64, func(now *counters) (n int64, refusalsFirst bool) {
+		return min(now.excess(most, s.opts.MaxEvents), trimBatch), now.refusalsFirst(most)
+	})
+}
+
+// trimRows makes a step in which events from before a number go one by one: so many of the oldest, or of the oldest
+// refusals, as few says by what there is.
+func (s *Store) trimRows(ctx context.Context, passed passed, before int64,
+	few func(now *counters) (n int64, refusalsFirst bool)) (int64, error) {
+	var gone []goneEvent
+	var refusalsFirst bool
+	err := s.write(ctx, func(t *tx) error {
+		gone = nil
 		now, err := t.count()
 		if err != nil {
 			return err
 		}
-		if over := now.excess(most, s.opts.MaxEvents); over > 0 {
-			n, err = t.trim(min(over, trimBatch), math.MaxInt64, now.refusalsFirst(most), passed)
+		var n int64
+		if n, refusalsFirst = few(now); n > 0 {
+			gone, err = t.trim(n, passed[refusalsFirst], before, refusalsFirst)
 		}
 		return err
 	})
-	return n, err
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range gone {
+		passed[refusalsFirst] = max(passed[refusalsFirst], e.n)
+		s.engine.removed(e.n, e.octets, !refusalsFirst)
+	}
+	return int64(len(gone)), nil
 }
 
 // historyLimit is how many octets of history there may be now, of most.
@@ -147,59 +165,62 @@ type passed map[bool]int64
 
 func newPassed() passed { return passed{false: math.MinInt64, true: math.MinInt64} }
 
-// trim removes the oldest events that are older than before, n at most; the oldest refusals, if these go first.
-func (t *tx) trim(n, before int64, refusalsFirst bool, passed passed) (removed int64, err error) {
+// goneEvent is an event that was removed.
+type goneEvent struct{ n, octets int64 }
+
+// trim removes the oldest events between two numbers, n at most; the oldest refusals, if these go first.
+func (t *tx) trim(n, after, before int64, refusalsFirst bool) (gone []goneEvent, err error) {
 	oldest := "event NOT INDEXED WHERE n > ? AND n < ?"
 	if refusalsFirst {
 		oldest = "event INDEXED BY event_refusal WHERE n > ? AND n < ? AND " + refusals
 	}
 	counts, err := t.count()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	var gone []int64
+	var numbers []int64
 	for row, err := range t.Rows("DELETE FROM event WHERE n IN (SELECT n FROM "+oldest+" ORDER BY n LIMIT ?) "+
 		"RETURNING "+
-		eventOctets+", "+refusals+", n", passed[refusalsFirst], before, n) {
+		eventOctets+", "+refusals+", n", after, before, n) {
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		removed++
-		gone = append(gone, row.Int(2))
-		t.engine.removed(row.Int(2), row.Int(0), !refusalsFirst)
+		gone, numbers = append(gone, goneEvent{row.Int(2), row.Int(0)}), append(numbers, row.Int(2))
 		counts.events--
 		counts.history -= row.Int(0)
 		if row.Bool(1) {
 			counts.refusals -= row.Int(0)
 		}
 	}
-	if removed > 0 {
-		passed[refusalsFirst] = slices.Max(gone)
-	}
-	return removed, t.unindex(gone, false)
+	return gone, t.unindex(numbers, false)
 }
 
-// PruneEvents removes the events before a moment, in small transactions, and returns how many. At a server those of the
-// last day may stay, or more where the history is longer than 30 days: a thirtieth of it.
+// PruneEvents removes the events before a moment, in small transactions, and returns how many. At a server some may
+// stay for a thirtieth of the time that has passed since then, a day of 30, and for an hour more where somebody else
+// uses them.
 func (s *Store) PruneEvents(ctx context.Context, before time.Time) (total int64, err error) {
-	until := s.clock.nano(before)
-	for dropped := true; dropped && err == nil; {
+	total, err = s.pruneEvents(ctx, s.clock.nano(before))
+	return total, wrap(err, "prune events")
+}
+
+func (s *Store) pruneEvents(ctx context.Context, before int64) (total int64, err error) {
+	for dropped := true; dropped; {
 		var n int64
-		n, dropped, err = s.engine.dropEvents(ctx, until, math.MinInt64)
+		if n, dropped, err = s.engine.dropEvents(ctx, before, math.MinInt64); err != nil {
+			return total, err
+		}
 		total += n
 	}
-	if err == nil {
-		var rest bool
-		if rest, err = s.engine.oneByOne(ctx, until); err == nil && rest {
-			passed := newPassed()
-			var n int64
-			n, err = s.inBatches(ctx, trimBatch, func(t *tx) (int64, error) {
-				return t.trim(trimBatch, until, false, passed)
-			})
-			total += n
+	rows, err := s.engine.oneByOne(ctx, before)
+	if err != nil || !rows {
+		return total, err
+	}
+	for passed := newPassed(); ; {
+		n, err := s.trimRows(ctx, passed, before, func(*counters) (int64, bool) { return trimBatch, false })
+		if total += n; err != nil || n < trimBatch {
+			return total, err
 		}
 	}
-	return total, wrap(err, "prune events")
 }
 
 // sumEvents counts the events from one number to another.

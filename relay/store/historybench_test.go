@@ -103,7 +103,8 @@ func shortParts(b *testing.B, url string, from time.Time, n int) {
 	for i := range n {
 		at := from.Add(time.Duration(i)*20*time.Second - time.Second).UnixNano()
 		until := at + int64(20*time.Second)
-		make += fmt.Sprintf("; CREATE TABLE event_%d_%d PARTITION OF event FOR VALUES FROM (%[1]d) TO (%[2]d)", at, until)
+		make += fmt.Sprintf("; CREATE TABLE event_%d_%d PARTITION OF event FOR VALUES FROM (%[1]d) TO (%[2]d)", at,
+			until)
 	}
 	testkit.SQL(b, url, make)
 }

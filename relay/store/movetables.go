@@ -378,7 +378,10 @@ func (m *mover) empty(ctx context.Context) error {
 			if err := zero(tx); err != nil {
 				return err
 			}
-			return tx.Exec("TRUNCATE " + strings.Join(names, ", "))
+			if err := tx.Exec("TRUNCATE " + strings.Join(names, ", ")); err != nil {
+				return err
+			}
+			return tx.engine.(*server).renewEvents(tx.Conn)
 		}})
 	}
 	for _, t := range append(slices.Clone(m.tables), table{name: "message", columns: []column{{"id", "TEXT"}},

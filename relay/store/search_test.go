@@ -449,8 +449,8 @@ func TestSearchIsExact(t *testing.T) {
 				}
 			case 7:
 				write(func(tx *tx) error {
-					_, err := tx.trim(rapid.Int64Range(1, 60).Draw(rt, "trim"), math.MaxInt64, rapid.Bool().Draw(rt,
-						"refusals"), newPassed())
+					_, err := tx.trim(rapid.Int64Range(1, 60).Draw(rt, "trim"), math.MinInt64, math.MaxInt64,
+						rapid.Bool().Draw(rt, "refusals"))
 					return err
 				})
 			case 8:

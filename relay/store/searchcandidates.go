@@ -48,7 +48,7 @@ func newCandidates(conn db.Conn, terms []string, since, before int64) (*candidat
 
 // some returns the next numbers, eventsAtOnce at most; none at the end.
 func (c *candidates) some() (numbers []int64, err error) {
-	for len(numbers) < eventsAtOnce {
+	for len(numbers) < eventsAtOnce && (len(numbers) == 0 || c.ready()) {
 		n, ok, err := c.next()
 		if err != nil || !ok {
 			return numbers, err
@@ -56,6 +56,11 @@ func (c *candidates) some() (numbers []int64, err error) {
 		numbers = append(numbers, n)
 	}
 	return numbers, nil
+}
+
+// ready reports whether there are candidates that no segment has to be opened for.
+func (c *candidates) ready() bool {
+	return len(c.late) > 0 || slices.ContainsFunc(c.open, func(s *openSegment) bool { return len(s.found) > 0 })
 }
 
 // next returns the next number; ok is false at the end.

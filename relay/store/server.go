@@ -235,8 +235,11 @@ func (s *server) passing(err error) bool {
 	case errors.Is(err, ErrAway):
 		return s.away.Load() == nil
 	}
-	return db.KindOf(err) == db.Busy
+	return db.KindOf(err) == db.Busy || postgres.CodeOf(err) == noPart
 }
+
+// noPart is the code of an error: a row is in no part of its table, which another node may have dropped a moment ago.
+const noPart = "23514"
 
 // ofOne reports whether an error may be the fault of one write of several. For a lock that is not free all of them
 // would wait as long again, each.
@@ -398,9 +401,18 @@ func partTable(part int64) string { return fmt.Sprintf("content_%d", part) }
 // nobody who reads or writes.
 func (s *server) makePart(conn db.Conn, part int64) error {
 	table := partTable(part)
-	there, _, err := conn.Int("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND "+
-		"tablename = convert_from(?, 'UTF8'::name)", table)
-	if err != nil || there > 0 {
+	there := func() (bool, error) {
+		n, _, err := conn.Int("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND "+
+			"tablename = convert_from(?, 'UTF8'::name)", table)
+		return n > 0, err
+	}
+	if is, err := there(); is || err != nil {
+		return err
+	}
+	if err := conn.Run(schemaLock); err != nil {
+		return err
+	}
+	if is, err := there(); is || err != nil { // another node may have made it meanwhile
 		return err
 	}
 	return conn.Exec(fmt.Sprintf("CREATE TABLE %s (LIKE content INCLUDING ALL); "+
