@@ -2,11 +2,11 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
 
+	"postern/internal/periodic"
 	"postern/relay/config"
 	"postern/relay/privacy"
 	relaystore "postern/relay/store"
@@ -89,14 +89,29 @@ func usePrivacy(ctx context.Context, store *relaystore.Store, p config.Privacy) 
 
 // trim runs often, so that the trace is never far over its bound. Reaching the bound is logged once.
 func (h *history) trim(ctx context.Context) error {
-	keep, size := h.inForce().Store.History.Std(), h.inForce().Store.HistorySize
-	err := h.store.PrepareEvents(ctx, keep, int64(size))
-	n, trimErr := h.store.TrimEvents(ctx, int64(size))
+	size := h.inForce().Store.HistorySize
+	n, err := h.store.TrimEvents(ctx, int64(size))
 	if n > 0 {
 		h.trimmed.Do(func() {
 			h.log.Info("the history has less room than [store] history would take: its oldest events go",
 				"history_size", size)
 		})
 	}
-	return errors.Join(err, trimErr)
+	return err
+}
+
+// prepare sees to it, until ctx ends, that the trace is ready for what comes next, whatever run is at.
+func (h *history) prepare(ctx context.Context) {
+	failing := false
+	for {
+		keep := h.inForce().Store
+		err := h.store.PrepareEvents(ctx, keep.History.Std(), int64(keep.HistorySize))
+		if err != nil && !failing && ctx.Err() == nil {
+			h.log.Warn("the next part of the trace was not made", "err", err)
+		}
+		failing = err != nil
+		if periodic.Sleep(ctx, h.period) != nil {
+			return
+		}
+	}
 }

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -35,6 +36,26 @@ func TestTwoNodes(t *testing.T) {
 	if _, err := b.send("anna@example.com", []string{"bob@example.net"}, plainMessage); err != nil {
 		t.Errorf("after the end of the first: %v", err)
 	}
+}
+
+// The leading node makes the next part of the trace before its time comes.
+func TestTraceIsPrepared(t *testing.T) {
+	if onPostgreSQL() {
+		t.Skip("it is run once")
+	}
+	url := testkit.SharedPostgreSQL(t).NewDatabase(t)
+	r := newRigAt(t, newProvider(t), url, "")
+	const parts = "SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'event'::regclass"
+	until := time.Now().Add(time.Minute).UnixNano()
+	replace := fmt.Sprintf("CREATE TABLE event_0_%d PARTITION OF event FOR VALUES FROM (MINVALUE) TO (%[1]d)", until)
+	for _, part := range testkit.SQL(t, url, parts) {
+		replace = "DROP TABLE IF EXISTS " + part[0] + "; " + replace
+	}
+	testkit.SQL(t, url, replace)
+	r.eventually("a part behind that of now", func() bool {
+		all := fmt.Sprint(testkit.SQL(t, url, parts))
+		return strings.Contains(all, fmt.Sprintf("event_%d_", until))
+	})
 }
 
 // A node that is drained takes no connections and is not ready, also after a restart; when it is not drained any more,

@@ -381,6 +381,7 @@ func (s *Server) background() []func(context.Context) {
 		period: poll}
 	works := []func(context.Context){
 		s.monitor.Run, s.limiter.Run, s.trace.Run, s.stats.Run, s.watchStore, s.watchNodes(), s.leading(past.run),
+		s.leading(past.prepare),
 		s.leading(func(ctx context.Context) { s.store.NewIndexer().Run(ctx) }), s.companion.Run,
 		s.serveAdmin, s.mailPrograms.serveSecure, s.mailPrograms.servePlain, s.selfService.serve, s.listenStatus(),
 		s.acme.Run,

@@ -13,6 +13,7 @@ import (
 	"postern/relay/queue"
 	"postern/relay/store/internal/db"
 	"postern/relay/store/internal/postgres"
+	"postern/relay/trace"
 )
 
 // bulk is a write that a server does together with others, a statement for all of a kind, all in one round trip. It
@@ -506,7 +507,7 @@ func (b *batch) ensure(conn *postgres.Conn) error {
 	}
 	err := b.ensureEvents(conn)
 	if err != nil && !conn.Lost() {
-		b.withoutEvents(err)
+		b.withoutEvents(fmt.Errorf("%w: %w", trace.ErrSinkAway, err))
 		return nil
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -37,7 +38,9 @@ const (
 const (
 	partLock  = 50 * time.Millisecond
 	partRetry = time.Minute
-	apartFor  = time.Minute // to count what a part has
+	partStuck = time.Hour   // where something depends on it
+	apartFor  = time.Minute // a statement may take so long
+	countRate = 10 << 20    // octets a second that are counted at least
 )
 
 // eventPart is a part of event: numbers from, up to but without until.
@@ -65,7 +68,8 @@ func readEventParts(conn db.Conn) ([]eventPart, error) {
 		return p, nil
 	}, `SELECT split_part(c.relname::text, '_'::text, 2)::bigint AS n,
 		split_part(c.relname::text, '_'::text, 3)::bigint, 2 * coalesce(pg_relation_size(c.oid), 0)
-		FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'event'::regclass ORDER BY n`)
+		FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'event'::regclass
+			AND pg_table_is_visible(c.oid) ORDER BY n`)
 }
 
 // without returns the parts that are missing for events with these numbers: of an hour, or what is left of it between
@@ -158,7 +162,7 @@ func (s *Store) PrepareEvents(ctx context.Context, keep time.Duration, most int6
 	}
 	err := s.readers.read(ctx, look)
 	if err == nil && next.until > 0 {
-		err = e.apart(ctx, func(conn *postgres.Conn) error {
+		err = e.apart(ctx, apartFor, func(conn *postgres.Conn) error {
 			if err := conn.Run(schemaLock); err != nil {
 				return err
 			}
@@ -171,14 +175,15 @@ func (s *Store) PrepareEvents(ctx context.Context, keep time.Duration, most int6
 	return wrap(err, "prepare %s for events", e.name)
 }
 
-// apart runs a transaction by a connection of its own, so that mail does not wait for what it waits for.
-func (s *server) apart(ctx context.Context, run func(*postgres.Conn) error) error {
+// apart runs a transaction by a connection of its own, so that mail does not wait for what it waits for. Each statement
+// may take so long.
+func (s *server) apart(ctx context.Context, long time.Duration, run func(*postgres.Conn) error) error {
 	conn, err := s.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetStatementTimeout(ctx, apartFor); err != nil {
+	if err := conn.SetStatementTimeout(ctx, long); err != nil {
 		return err
 	}
 	defer interruptOn(ctx, conn)()
@@ -224,22 +229,32 @@ func partWidth(parts []eventPart, now int64, keep time.Duration, most int64) tim
 	return max(min(width, keep/partsByAge), partLeast).Round(time.Second)
 }
 
-// dropping is what is known of the oldest part.
+// dropping is what is known of parts that are to be dropped.
 type dropping struct {
 	mu    sync.Mutex
-	part  eventPart // guarded by mu; octets is what its events have at most
-	after time.Time // guarded by mu; when a part may be dropped
-	told  bool      // guarded by mu; that one cannot be
+	part  eventPart           // guarded by mu; the oldest that may go; octets is what its events have at most
+	after time.Time           // guarded by mu; when one may be tried
+	since time.Time           // guarded by mu; from when on none could be; zero: one could
+	told  bool                // guarded by mu; so for long
+	stuck map[int64]time.Time // guarded by mu; those that something depends on, by their end, until when
 }
 
-// look is told which part is the oldest, and returns what its events have at most. ready: it may be dropped.
-func (d *dropping) look(oldest eventPart) (octets int64, ready bool) {
+// oldest returns the first part of those that may go, if any; octets is what its events have at most.
+func (d *dropping) oldest(parts []eventPart) (p eventPart, found bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.part.is(oldest) {
-		d.part = oldest
+	now := time.Now()
+	maps.DeleteFunc(d.stuck, func(_ int64, until time.Time) bool { return now.After(until) })
+	for _, p := range parts {
+		if _, is := d.stuck[p.until]; is {
+			continue
+		}
+		if !d.part.is(p) {
+			d.part = p
+		}
+		return d.part, !now.Before(d.after)
 	}
-	return d.part.octets, !time.Now().Before(d.after)
+	return p, false
 }
 
 // removed implements engine.
@@ -249,35 +264,47 @@ func (d *dropping) removed(n, octets int64, oldest bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
-	case n < d.part.until:
+	case d.part.has(n):
 		d.part.octets -= octets
-	case oldest: // it was thought to have more than it had
+	case oldest && n >= d.part.until: // it was thought to have more than it had
 		d.part.octets = 0
 	}
 }
 
-// failed is told that a part could not be dropped; first: none could be since the last time.
-func (d *dropping) failed() (first bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	first = !d.told
-	d.after, d.told = time.Now().Add(partRetry), true
-	return first
-}
-
-func (d *dropping) succeeded() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.told = false
-}
-
-// counted is told how many octets events of the oldest part have.
+// counted is told how many octets events of a part have.
 func (d *dropping) counted(p eventPart, octets int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.part.is(p) {
 		d.part.octets = octets
 	}
+}
+
+// failed is told why a part could not be dropped, and reports whether people are to know: not of who reads for a while.
+func (d *dropping) failed(p eventPart, err error) (tell bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := time.Now()
+	if kind := db.KindOf(err); kind != db.Busy && !errors.Is(err, ErrAway) {
+		if d.stuck == nil {
+			d.stuck = map[int64]time.Time{}
+		}
+		d.stuck[p.until] = now.Add(partStuck)
+		return true
+	}
+	d.after = now.Add(partRetry)
+	if d.since.IsZero() {
+		d.since = now
+	}
+	tell = !d.told && now.Sub(d.since) >= partStuck
+	d.told = d.told || tell
+	return tell
+}
+
+func (d *dropping) succeeded() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.since, d.told = time.Time{}, false
 }
 
 // dropEvents implements engine.
@@ -287,15 +314,18 @@ func (s *server) dropEvents(ctx context.Context, before, octets int64) (events i
 		parts, err = readEventParts(conn)
 		return err
 	})
-	// Events of a moment ago may still be written.
-	if err != nil || len(parts) == 0 || parts[0].until > s.clock.nano(time.Now())-int64(partAhead) {
+	if err != nil {
 		return 0, false, err
 	}
-	oldest := parts[0]
+	oldest, ready := s.dropping.oldest(parts)
+	// Events of a moment ago may still be written.
+	if !ready || oldest.until > s.clock.nano(time.Now())-int64(partAhead) {
+		return 0, false, nil
+	}
 	if oldest.until <= before {
 		octets = math.MaxInt64
 	}
-	if has, ready := s.dropping.look(oldest); has > octets || !ready {
+	if oldest.octets > octets {
 		return 0, false, nil
 	}
 	events, err = s.dropEventPart(ctx, oldest, octets)
@@ -303,15 +333,22 @@ func (s *server) dropEvents(ctx context.Context, before, octets int64) (events i
 	case err == nil:
 		s.dropping.succeeded()
 		return events, true, nil
+	case postgres.CodeOf(err) == noSuchTable: // a node that led before was faster
+		return 0, true, nil
 	case ctx.Err() != nil:
 		return 0, false, err
 	case errors.Is(err, errLargePart):
-	case s.dropping.failed():
-		s.log.Warn("a part of the trace could not be dropped: it is tried again, and its events go one by one",
-			"part", oldest.table(), "err", err)
+	case s.dropping.failed(oldest, err):
+		s.log.Warn("a part of the trace cannot be dropped: it is tried again, and its events go one by one", "part",
+			oldest.table(), "err", err)
+	default:
+		s.log.Debug("a part of the trace is in use", "part", oldest.table(), "err", err)
 	}
 	return 0, false, nil
 }
+
+// noSuchTable is the code of an error.
+const noSuchTable = "42P01"
 
 // errLargePart: a part has more than may go at once.
 var errLargePart = errors.New("too large a part")
@@ -319,7 +356,8 @@ var errLargePart = errors.New("too large a part")
 // dropEventPart drops a part that has so many octets of events at most. It counts what goes while nobody but who writes
 // there has to wait, and locks the whole trace when all else is done.
 func (s *server) dropEventPart(ctx context.Context, p eventPart, octets int64) (events int64, err error) {
-	err = s.apart(ctx, func(conn *postgres.Conn) error {
+	long := apartFor + time.Duration(p.octets/countRate)*time.Second
+	err = s.apart(ctx, long, func(conn *postgres.Conn) error {
 		if err := conn.Exec(fmt.Sprintf("SET LOCAL lock_timeout = %d; LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE",
 			partLock.Milliseconds(), p.table())); err != nil {
 			return err
