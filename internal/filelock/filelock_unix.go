@@ -23,8 +23,11 @@ func try(f *os.File, how int) error {
 	return err
 }
 
-// Close lets go of the lock, and closes the file.
-func Close(f *os.File) error { return f.Close() }
+// Close lets go of the lock, and closes the file. Closing alone would not do at once: a process that is just being
+// started has all files until it runs its program.
+func Close(f *os.File) error {
+	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
+}
 
 // Wait takes the lock for us alone, once others have let go of it.
 func Wait(f *os.File) error {
