@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"postern/mail"
@@ -40,7 +38,7 @@ type batch struct {
 	order  []string          // statements, in the order that they are sent
 	busy   map[string]bool   // messages that are in it: a statement changes a row once
 	events map[int64]bool    // numbers
-	told   []answers         // for writes of events
+	owed   []answers         // to who writes events
 	adds   counters          // to the counters
 	id     int64             // the number that it leaves; random
 	sent   bool              // it may take place
@@ -348,42 +346,6 @@ func (e extendBulk) join(b *batch, answer answers) bool {
 	return true
 }
 
-// eventBulk appends events to the trace.
-type eventBulk struct{ rows []eventRow }
-
-func (e eventBulk) join(b *batch, answer answers) bool {
-	for i := range e.rows {
-		r := &e.rows[i]
-		var step int64
-		for r.n, step = b.number(r.Time); b.events[r.n]; r.n += step {
-		}
-		b.events[r.n] = true
-		b.row(bulkEvents, r.n, string(r.Kind), r.ID, r.Session, r.Login, r.sender, r.rcpt, r.data)
-		b.row(bulkShare)
-		b.row(bulkLate, r.n)
-		b.adds.events++
-		b.adds.history += r.octets()
-		if r.Kind.IsRefusal() {
-			b.adds.refusals += r.octets()
-		}
-	}
-	b.told = append(b.told, answer)
-	answer.say(nil)
-	return true
-}
-
-// withoutEvents takes events out of the batch: mail is not to fail with them.
-func (b *batch) withoutEvents(err error) {
-	for _, answer := range b.told {
-		answer.say(err)
-	}
-	b.told = nil
-	b.order = slices.DeleteFunc(b.order, func(query string) bool {
-		return query == bulkEvents || query == bulkShare || query == bulkLate
-	})
-	b.adds.events, b.adds.history, b.adds.refusals = 0, 0, 0
-}
-
 // split implements transactor: what joins a batch, and what needs the lock of all nodes.
 func (s *server) split(ops []*op) (groups [][]*op) {
 	var together, others []*op
@@ -510,21 +472,6 @@ func (b *batch) ensure(conn *postgres.Conn) error {
 		b.withoutEvents(fmt.Errorf("%w: %w", trace.ErrSinkAway, err))
 		return nil
 	}
-	return err
-}
-
-func (b *batch) ensureEvents(conn *postgres.Conn) error {
-	numbers := slices.Sorted(maps.Keys(b.events))
-	if len(numbers) == 0 || b.placed.has(numbers[0]) && b.placed.has(numbers[len(numbers)-1]) {
-		return nil
-	}
-	parts, err := readEventParts(conn)
-	if err == nil && len(without(parts, numbers)) > 0 {
-		if err = inTransaction(conn, func() error { return b.placeEvents(conn, numbers) }); err == nil {
-			parts, err = readEventParts(conn)
-		}
-	}
-	b.placed = around(parts, numbers[len(numbers)-1])
 	return err
 }
 

@@ -2,12 +2,14 @@ package store
 
 import (
 	"context"
+	"maps"
 	"math"
 	"slices"
 	"time"
 
 	"postern/internal/periodic"
 	"postern/relay/store/internal/db"
+	"postern/relay/store/internal/postgres"
 )
 
 // nodeNumbers is how many nodes have event numbers that no other node has, and how many nanoseconds apart those of one
@@ -25,6 +27,58 @@ func (s *server) number(t time.Time) (n, step int64) {
 
 // eventBits are those of the node; 0: of commands.
 func (s *server) eventBits() int64 { return s.node.Load() & (nodeNumbers - 1) }
+
+// eventBulk appends events to the trace.
+type eventBulk struct{ rows []eventRow }
+
+func (e eventBulk) join(b *batch, answer answers) bool {
+	for i := range e.rows {
+		r := &e.rows[i]
+		var step int64
+		for r.n, step = b.number(r.Time); b.events[r.n]; r.n += step {
+		}
+		b.events[r.n] = true
+		b.row(bulkEvents, r.n, string(r.Kind), r.ID, r.Session, r.Login, r.sender, r.rcpt, r.data)
+		b.row(bulkShare)
+		b.row(bulkLate, r.n)
+		b.adds.events++
+		b.adds.history += r.octets()
+		if r.Kind.IsRefusal() {
+			b.adds.refusals += r.octets()
+		}
+	}
+	b.owed = append(b.owed, answer)
+	answer.say(nil)
+	return true
+}
+
+// withoutEvents takes events out of the batch: mail is not to fail with them.
+func (b *batch) withoutEvents(err error) {
+	for _, answer := range b.owed {
+		answer.say(err)
+	}
+	b.owed = nil
+	b.order = slices.DeleteFunc(b.order, func(query string) bool {
+		return query == bulkEvents || query == bulkShare || query == bulkLate
+	})
+	b.adds.events, b.adds.history, b.adds.refusals = 0, 0, 0
+}
+
+// ensureEvents makes the parts of the trace that are missing.
+func (b *batch) ensureEvents(conn *postgres.Conn) error {
+	numbers := slices.Sorted(maps.Keys(b.events))
+	if len(numbers) == 0 || b.placed.has(numbers[0]) && b.placed.has(numbers[len(numbers)-1]) {
+		return nil
+	}
+	parts, err := readEventParts(conn)
+	if err == nil && len(without(parts, numbers)) > 0 {
+		if err = inTransaction(conn, func() error { return b.placeEvents(conn, numbers) }); err == nil {
+			parts, err = readEventParts(conn)
+		}
+	}
+	b.placed = around(parts, numbers[len(numbers)-1])
+	return err
+}
 
 // Batches of events do not wait for the lock of all writes. They read the bounds of the index (bulkLate) with the lock
 // of bulkShare, which all of them share until they have ended. Nobody takes it alone: others would wait for who waits
