@@ -133,7 +133,7 @@ func (d *pgDirectory) fill(t testing.TB, conf string) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer filelock.Close(lock)
 	err = d.unpack(path)
 	if errors.Is(err, os.ErrNotExist) {
 		if err = d.initdb(args, postgres); err == nil {
@@ -226,6 +226,6 @@ func (d *pgDirectory) remove() {
 	}
 	os.RemoveAll(d.Path)
 	if d.lock != nil {
-		d.lock.Close()
+		filelock.Close(d.lock)
 	}
 }
