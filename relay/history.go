@@ -104,8 +104,8 @@ func (h *history) trim(ctx context.Context) error {
 func (h *history) prepare(ctx context.Context) {
 	failing := false
 	for {
-		keep := h.inForce().Store
-		err := h.store.PrepareEvents(ctx, keep.History.Std(), int64(keep.HistorySize))
+		c := h.inForce().Store
+		err := h.store.PrepareEvents(ctx, c.History.Std(), int64(c.HistorySize))
 		if err != nil && !failing && ctx.Err() == nil {
 			h.log.Warn("the next part of the trace was not made", "err", err)
 		}

@@ -26,10 +26,12 @@ import (
 const (
 	partsByAge  = 30
 	partsBySize = 16
+	partsMost   = 128 // from then on, as when none can be dropped for days, parts are long
+	partLong    = 24 * time.Hour
 	partLeast   = time.Minute
-	partFirst   = time.Hour // where nothing is known of the one before
-	partGrows   = 8         // times as long as the one before, at most
-	partSeen    = time.Minute
+	partFirst   = time.Hour       // where nothing is known of the one before
+	partGrows   = 8               // times as long as the one before, at most
+	partSeen    = time.Minute     // at that age it shows how much comes
 	partAhead   = 2 * time.Minute // so long before it begins it is made
 )
 
@@ -214,6 +216,9 @@ func nextPart(parts []eventPart, now int64, keep time.Duration, most int64) (nex
 
 // partWidth is how long a part is to be so that it will have its share of the history if as much comes as of late.
 func partWidth(parts []eventPart, now int64, keep time.Duration, most int64) time.Duration {
+	if len(parts) >= partsMost {
+		return partLong
+	}
 	width := partFirst
 	for _, p := range slices.Backward(parts) {
 		if p.until > now && p.from > now-int64(partSeen) { // it shows nothing yet
